@@ -1,0 +1,12 @@
+"""Fused losses and metrics for medical imaging: the same numbers, several times faster."""
+
+from importlib.metadata import version as _version
+
+from . import functional
+from .contract import RegionSums
+from .dispatch import BackendError
+from .losses import DiceBCELoss, DiceCELoss, DiceLoss
+
+__version__ = _version("fastmed")
+
+__all__ = ["BackendError", "DiceBCELoss", "DiceCELoss", "DiceLoss", "RegionSums", "__version__", "functional"]

@@ -1,0 +1,1 @@
+"""One module per backend; each implements `fastmed.contract.Backend` and knows no other."""

@@ -1,0 +1,134 @@
+"""Plain torch on any device: the oracle for every other backend, float64 included."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..contract import (
+    NLL_NEG,
+    NLL_POS,
+    PRED,
+    PRED_SQ,
+    STATISTICS,
+    TARGET,
+    TARGET_SQ,
+    TP,
+    WEIGHT,
+    RegionInput,
+    Request,
+)
+
+
+def unavailable_reason() -> str | None:
+    """Never: it needs torch alone."""
+    return None
+
+
+def unsupported_reasons(request: Request) -> list[str]:
+    """Any type and device that torch computes with."""
+    return []
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Targets (N, C, V); a label out of range has no class."""
+    classes = torch.arange(num_classes, device=labels.device)
+    return (labels.to(torch.int64).unsqueeze(1) == classes.view(1, -1, 1)).to(dtype)
+
+
+def _expand(operands: RegionInput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, dense target and weights (N, C, V) with removed voxels zeroed, and labels out of range (N,)."""
+    input, target, mask, _, ignore_index = operands
+    dtype = _compute_dtype(input.dtype)
+    classes = input.shape[1]
+    logits = input.to(dtype)
+    weight = torch.ones((), dtype=dtype, device=input.device) if mask is None else mask.to(dtype)
+    invalid = torch.zeros(input.shape[0], dtype=torch.int64, device=input.device)
+    if operands.is_dense:
+        dense = target.to(dtype)
+        if ignore_index is not None:
+            weight = weight * (target != ignore_index)
+    else:
+        dense = _one_hot(target, classes, dtype)
+        wrong = (target < 0) | (target >= classes)
+        if ignore_index is not None:
+            wrong &= target != ignore_index
+            weight = weight * (target != ignore_index).unsqueeze(1)
+        invalid = wrong.sum(1)
+    weight = weight.expand_as(logits)
+    removed = weight == 0
+    return logits.masked_fill(removed, 0.0), dense.masked_fill(removed, 0.0), weight, invalid
+
+
+def _activate(logits: Tensor, activation: str) -> Tensor:
+    if activation == "sigmoid":
+        return torch.sigmoid(logits)
+    return torch.softmax(logits, 1) if activation == "softmax" else logits
+
+
+def differentiable_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+    """`region_sums` composed of torch operators that autograd follows: the definition of the statistics."""
+    logits, target, weight, invalid = _expand(operands)
+    pred = _activate(logits, operands.activation)
+    rows = [torch.zeros_like(pred)] * STATISTICS
+    rows[TP] = weight * pred * target
+    rows[PRED] = weight * pred
+    rows[PRED_SQ] = weight * pred * pred
+    rows[TARGET] = weight * target
+    rows[TARGET_SQ] = weight * target * target
+    rows[WEIGHT] = weight
+    if nll and operands.activation == "sigmoid":
+        rows[NLL_POS] = -weight * target * F.logsigmoid(logits)
+        rows[NLL_NEG] = -weight * (1.0 - target) * F.logsigmoid(-logits)
+    elif nll and operands.activation == "softmax":
+        # 0 * inf would be NaN where a class has probability zero and is not the target.
+        log_pred = torch.log_softmax(logits, 1)
+        rows[NLL_POS] = torch.where(target == 0, 0.0, -weight * target * log_pred)
+    stacked = torch.stack([row.sum(-1, dtype=_sum_dtype(row.device)) for row in rows])
+    return stacked.masked_fill((invalid > 0).view(1, -1, 1), torch.nan), invalid
+
+
+def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+    """See `Backend.region_sums`."""
+    return differentiable_sums(operands, nll)
+
+
+def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+    """See `Backend.region_sums_backward`."""
+    logits, target, weight, _ = _expand(operands)
+    pred = _activate(logits, operands.activation)
+    coefficients = gradient.to(logits.dtype) if scale is None else (gradient * scale).to(logits.dtype)
+    tp, by_pred, by_sq, _, _, pos, neg, _ = coefficients.unsqueeze(-1).unbind(0)
+    by_p = weight * (tp * target + by_pred + 2.0 * by_sq * pred)
+    if operands.activation == "none":
+        grad_input = by_p
+    elif operands.activation == "sigmoid":
+        by_logit = weight * (pos * target * (pred - 1.0) + neg * (1.0 - target) * pred)
+        grad_input = pred * (1.0 - pred) * by_p + by_logit
+    else:
+        by_nll = weight * pos * target
+        grad_input = pred * (by_p - (pred * by_p).sum(1, keepdim=True) + by_nll.sum(1, keepdim=True)) - by_nll
+    return torch.empty_like(operands.input).copy_(grad_input.masked_fill(weight == 0, 0.0))
+
+
+def confusion_counts(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """See `Backend.confusion_counts`."""
+    rows, columns = target.to(torch.int64), prediction.to(torch.int64)
+    valid = (rows >= 0) & (rows < num_classes) & (columns >= 0) & (columns < num_classes)
+    kept = torch.ones_like(valid) if ignore_index is None else rows != ignore_index
+    samples = torch.arange(rows.shape[0], device=rows.device).unsqueeze(1)
+    cell = (samples * num_classes + rows) * num_classes + columns
+    cells = rows.shape[0] * num_classes * num_classes
+    counts = torch.bincount(cell[valid & kept], minlength=cells)
+    return counts.view(-1, num_classes, num_classes), (kept & ~valid).sum(1)

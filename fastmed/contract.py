@@ -1,0 +1,150 @@
+"""What passes between the layers: the statistics, the loss family, and what a backend is asked and answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class RegionSums(NamedTuple):
+    """Sums over the voxels of one sample and one class, each of shape (N, C).
+
+    With p the activated prediction, g the target in [0, 1] and w the voxel weight (1 by default, 0 where
+    masked or ignored). The fields add: patches, accumulation steps and ranks combine by `+` of each field.
+
+    Attributes:
+        tp: sum w p g.
+        pred: sum w p.
+        pred_sq: sum w p^2.
+        target: sum w g.
+        target_sq: sum w g^2.
+        nll_pos: sum w g (-log p); None where it was not asked for or p is not an activation of logits.
+        nll_neg: sum w (1 - g) (-log(1 - p)); defined for the sigmoid only, else None.
+        weight: sum w.
+    """
+
+    tp: Tensor
+    pred: Tensor
+    pred_sq: Tensor
+    target: Tensor
+    target_sq: Tensor
+    nll_pos: Tensor | None
+    nll_neg: Tensor | None
+    weight: Tensor
+
+
+# Row of each statistic in the stacked (STATISTICS, N, C) tensor that the operators pass around.
+TP, PRED, PRED_SQ, TARGET, TARGET_SQ, NLL_POS, NLL_NEG, WEIGHT = range(8)
+STATISTICS = 8
+
+
+class RatioLinear(NamedTuple):
+    """One loss of the ratio-plus-linear family: overlap ratios per region and a weighted mean of nll terms.
+
+    With P = pred_sq and Y = target_sq when `squared`, else pred and target, the overlap loss of a region is
+
+        1 - (numerator_tp tp + smooth_numerator)
+            / (denominator_tp tp + denominator_pred P + denominator_target Y + smooth_denominator)
+
+    and the loss is `lambda_ratio` times its mean (or sum) over regions, plus `lambda_nll` times
+    `sum(v_pos nll_pos + v_neg nll_neg) / normaliser`. Dice is (2; 0, 1, 1), Tversky (1; 1-a-b, a, b).
+
+    Attributes:
+        first_class: regions below this class do not enter the ratio (1 drops the background).
+        pool_batch: ratios of the sums over the batch instead of one ratio a sample.
+        nll_mean: the normaliser: "elements" = sum of weights over samples and classes, "voxels" = that over the
+            number of classes, "target" = sum of v_pos times target (torch's weighted mean for label maps).
+        mean: mean over regions and nll divided by its normaliser; otherwise plain sums of both.
+    """
+
+    numerator_tp: float = 2.0
+    denominator_tp: float = 0.0
+    denominator_pred: float = 1.0
+    denominator_target: float = 1.0
+    smooth_numerator: float = 1e-5
+    smooth_denominator: float = 1e-5
+    squared: bool = True
+    first_class: int = 0
+    pool_batch: bool = False
+    lambda_ratio: float = 1.0
+    lambda_nll: float = 0.0
+    nll_mean: str = "elements"
+    mean: bool = True
+
+
+class LossWeights(NamedTuple):
+    """Per-class weights of a `RatioLinear` loss, each float32 of shape (C,) or None for ones.
+
+    Attributes:
+        region: multiplies the overlap loss of each class; the mean still divides by the count.
+        nll_pos: multiplies nll_pos of each class.
+        nll_neg: multiplies nll_neg of each class.
+    """
+
+    region: Tensor | None = None
+    nll_pos: Tensor | None = None
+    nll_neg: Tensor | None = None
+
+
+class RegionInput(NamedTuple):
+    """The operands of a region pass, in the one layout that backends see.
+
+    Attributes:
+        input: logits or probabilities (N, C, V), any strides.
+        target: labels (N, V) of any integer dtype, or a dense target (N, C, V) of any dtype.
+        mask: voxel weights (N, 1, V) or (N, C, V), or None; 0 removes a voxel, also from the gradient.
+        activation: "sigmoid", "softmax" or "none".
+        ignore_index: label (or dense value) whose voxels are removed, or None.
+    """
+
+    input: Tensor
+    target: Tensor
+    mask: Tensor | None
+    activation: str
+    ignore_index: int | None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the target has a channel per class."""
+        return self.target.ndim == 3
+
+
+class Request(NamedTuple):
+    """What a backend is asked to run; it answers with the reasons why it cannot."""
+
+    op: str
+    device: str
+    dtype: torch.dtype
+    target_dtype: torch.dtype
+    classes: int
+
+
+class Backend(Protocol):
+    """A module under `fastmed.backends`; it implements the operations that its row in the table names.
+
+    Backends raise nothing about labels out of range: they return how many there were, and never read or write
+    out of bounds because of one.
+    """
+
+    def unavailable_reason(self) -> str | None:
+        """Why nothing runs on this backend here, or None."""
+
+    def unsupported_reasons(self, request: Request) -> list[str]:
+        """Every reason why this request cannot run; empty if it can."""
+
+    def region_sums(self, operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+        """Stacked sums (STATISTICS, N, C) and the number of labels out of range, int64 (N,).
+
+        The sums are float64 (float32 on a device without it), NaN for a sample with labels out of range; rows
+        that were not asked for or are not defined hold zero.
+        """
+
+    def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+        """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`."""
+
+    def confusion_counts(
+        self, prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Counts int64 (N, C, C), rows = target, of labels (N, V), and labels out of range, int64 (N,)."""

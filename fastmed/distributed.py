@@ -1,0 +1,34 @@
+"""Sums over the ranks of a process group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from .contract import RegionSums
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over the ranks; so is the gradient, hence the mean that data-parallel training takes is exact."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = tensor.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone()
+        distributed.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
+    """The sums of all ranks together, by one all-reduce of a few hundred bytes."""
+    present = [field for field in sums if field is not None]
+    total = iter(_AllReduce.apply(torch.stack(present), group).unbind(0))  # type: ignore[no-untyped-call]
+    return RegionSums(*(None if field is None else next(total) for field in sums))  # type: ignore[arg-type]
