@@ -66,7 +66,14 @@ def test_more_voxels_than_float32_can_count():
 
 @pytest.mark.parametrize(
     "metric",
-    [metrics.sensitivity, metrics.specificity, metrics.ppv, metrics.npv, metrics.prevalence, metrics.accuracy],
+    [
+        metrics.sensitivity,
+        metrics.specificity,
+        metrics.ppv,
+        metrics.npv,
+        metrics.prevalence,
+        metrics.accuracy,
+    ],
 )
 def test_nothing_counted_is_undefined(metric):
     assert metric(torch.zeros(2, 3, 3, dtype=torch.int64)).isnan().all()

@@ -1,0 +1,78 @@
+"""`fastmed info`: what runs on this machine, and why the rest does not."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import torch
+
+from .. import dispatch
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_PACKAGES = ("torch", "triton", "numba", "numpy", "monai")
+
+
+def add_parser(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("info", help="versions, backends, extension, GPU and threads")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the sections, names aligned."""
+    sections = {
+        "Versions": _versions(),
+        "Backends": _backends(),
+        "Native extension": _extension(),
+        "Machine": _machine(),
+    }
+    width = max(len(name) for rows in sections.values() for name in rows)
+    for title, rows in sections.items():
+        print(title)
+        for name, value in rows.items():
+            print(f"  {name:<{width}}  {value}")
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    installed = {"fastmed": version("fastmed"), "Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            installed[package] = version(package)
+        except PackageNotFoundError:
+            installed[package] = "not installed"
+    return installed
+
+
+def _backends() -> dict[str, str]:
+    rows = {}
+    for row in dispatch.TABLE:
+        reason = dispatch.unavailable_reason(row)
+        state = "available" if reason is None else f"not available: {reason}"
+        rows[row.name] = f"{', '.join(sorted(row.operations))}: {state}"
+    return rows
+
+
+def _extension() -> Mapping[str, str]:
+    try:
+        native = importlib.import_module("fastmed.backends.native")
+    except ImportError as error:
+        return {"build": f"none: {error}"}
+    build: Mapping[str, object] = native.build_info()
+    return {name: str(value) for name, value in build.items()}
+
+
+def _machine() -> dict[str, str]:
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "GPU": ", ".join(names) or "none",
+        "CPU threads": f"{torch.get_num_threads()} (torch) of {os.cpu_count()} processors",
+    }
