@@ -49,9 +49,7 @@ def soft_dice(sums: RegionSums, *, squared: bool = True, smooth: float = 1e-5) -
 def weighted_nll(sums: RegionSums, weights: LossWeights) -> Tensor:
     """`v_pos nll_pos + v_neg nll_neg` of each region, (N, C)."""
     if sums.nll_pos is None:
-        raise ValueError(
-            "sums: hold no nll; compute them with nll=True from the logits of a sigmoid or softmax"
-        )
+        raise ValueError("sums: hold no nll; compute them with nll=True from the logits of a sigmoid or softmax")
     nll = sums.nll_pos if weights.nll_pos is None else weights.nll_pos * sums.nll_pos
     if sums.nll_neg is not None:
         nll = nll + (sums.nll_neg if weights.nll_neg is None else weights.nll_neg * sums.nll_neg)
@@ -109,13 +107,9 @@ def ratio_linear_gradient(sums: RegionSums, loss: RatioLinear, weights: LossWeig
     gradient = sums.tp.new_zeros((STATISTICS, *sums.tp.shape))
     if loss.lambda_ratio:
         regions = drop_classes(pool_batch(sums) if loss.pool_batch else sums, loss.first_class)
-        pred, target = (
-            (regions.pred_sq, regions.target_sq) if loss.squared else (regions.pred, regions.target)
-        )
+        pred, target = (regions.pred_sq, regions.target_sq) if loss.squared else (regions.pred, regions.target)
         numerator = loss.numerator_tp * regions.tp + loss.smooth_numerator
-        denominator = (
-            loss.denominator_pred * pred + loss.denominator_target * target + loss.smooth_denominator
-        )
+        denominator = loss.denominator_pred * pred + loss.denominator_target * target + loss.smooth_denominator
         denominator = denominator + loss.denominator_tp * regions.tp
         by_ratio = -loss.lambda_ratio / denominator
         if loss.mean:

@@ -60,17 +60,13 @@ def _select(operands: RegionInput, backend: str) -> Backend:
     )
 
 
-def _raise_on_invalid(
-    invalid: Tensor, validate: bool | None, num_classes: int, ignore_index: int | None
-) -> None:
+def _raise_on_invalid(invalid: Tensor, validate: bool | None, num_classes: int, ignore_index: int | None) -> None:
     """Labels out of range are an error at once where looking costs no device synchronisation, or if asked."""
     if validate is False or (validate is None and invalid.device.type != "cpu"):
         return
     if (count := int(invalid.sum())) > 0:
         extra = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-        raise ValueError(
-            f"target: {count} labels are out of range, allowed are 0 to {num_classes - 1}{extra}"
-        )
+        raise ValueError(f"target: {count} labels are out of range, allowed are 0 to {num_classes - 1}{extra}")
 
 
 def _region_sums(
@@ -212,9 +208,7 @@ def _backward_region_loss(ctx: Any, scale: Tensor, _gradient: Tensor | None) -> 
 
 
 def _refuse_double_backward(ctx: Any, *_gradients: Tensor) -> None:
-    raise NotImplementedError(
-        "fastmed losses are differentiable once; the gradient itself has no backward pass"
-    )
+    raise NotImplementedError("fastmed losses are differentiable once; the gradient itself has no backward pass")
 
 
 torch.library.register_autograd(

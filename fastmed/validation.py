@@ -42,9 +42,7 @@ def labels(argument: str, value: Tensor) -> None:
         )
 
 
-def class_weights(
-    argument: str, value: Tensor | Sequence[float] | float | None, like: Tensor
-) -> Tensor | None:
+def class_weights(argument: str, value: Tensor | Sequence[float] | float | None, like: Tensor) -> Tensor | None:
     """Weights as a float tensor (C,) on the device of `like` (N, C, ...), or None."""
     if value is None:
         return None
@@ -53,9 +51,7 @@ def class_weights(
     if weights.ndim == 0:
         return weights.expand(classes)
     if weights.shape != (classes,):
-        raise ValueError(
-            f"{argument}: got shape {tuple(weights.shape)}, allowed is one weight or ({classes},)"
-        )
+        raise ValueError(f"{argument}: got shape {tuple(weights.shape)}, allowed is one weight or ({classes},)")
     return weights
 
 
@@ -128,9 +124,7 @@ def region_input(
         )
     for name, tensor in (("target", target), ("mask", mask)):
         if tensor is not None and tensor.device != input.device:
-            raise ValueError(
-                f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}"
-            )
+            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}")
     target = _target(target, input)
     dense = target.shape == input.shape
     return RegionInput(

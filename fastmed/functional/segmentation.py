@@ -42,9 +42,7 @@ def _dice(
 
 def _check_compound(pool: str, reduction: str, lambdas: dict[str, float]) -> None:
     if reduction == "none" and pool == "batch":
-        raise ValueError(
-            "reduction: got 'none' with pool='batch', which has no loss of a sample; allowed is 'mean'"
-        )
+        raise ValueError("reduction: got 'none' with pool='batch', which has no loss of a sample; allowed is 'mean'")
     for name, value in lambdas.items():
         validation.non_negative(name, value)
 
