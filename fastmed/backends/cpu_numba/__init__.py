@@ -8,8 +8,9 @@ import numba
 import torch
 from torch import Tensor
 
-from ...contract import STATISTICS, RegionInput, Request
-from . import pointwise, softmax, threads
+from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
+from . import finalise, pointwise, softmax, threads
+from .memory import empty_like
 from .tiles import CHUNKS, NO_GRADIENT, combine, pack, view
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -57,9 +58,18 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     return stacked, invalid.sum(1)
 
 
+def region_loss(
+    operands: RegionInput, loss: RatioLinear, weights: LossWeights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `FusedBackend.region_loss`."""
+    stacked, invalid = region_sums(operands, loss.lambda_nll != 0)
+    value, gradient = finalise.ratio_linear(stacked, loss, weights, operands.activation == "sigmoid")
+    return torch.tensor(value, dtype=torch.float32), gradient.to(torch.float32), invalid
+
+
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
     """See `Backend.region_sums_backward`."""
-    grad_input = torch.empty_like(operands.input)
+    grad_input = empty_like(operands.input)
     if not operands.input.numel():
         return grad_input
     scaled = gradient if scale is None else gradient * scale

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,22 @@ def flat(tensor: Tensor) -> tuple[Any, int]:
     elif tensor.dtype == torch.bool:
         memory = memory.view(torch.uint8)
     return memory.numpy(), kind
+
+
+# From here on an allocation is fresh memory from the system, and its page faults cost more than the kernel.
+_LARGE = 32 << 20
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def empty_like(tensor: Tensor) -> Tensor:
+    """Memory of the tensor's shape and strides; large memory in huge pages where Linux offers them on request."""
+    result = torch.empty_like(tensor)
+    if _libc is not None and result.nbytes >= _LARGE:
+        start = -(-result.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = result.data_ptr() + result.nbytes - start
+        # Only advice: a kernel without huge pages refuses it, and all is as before.
+        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return result
 
 
 @elementwise

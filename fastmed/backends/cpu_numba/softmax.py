@@ -38,9 +38,10 @@ def _tile_size(classes: int) -> int:
 
 
 @elementwise
-def _maximum(highest: Any, x: Any) -> None:
+def _maximum(before: Any, x: Any, highest: Any) -> None:
+    # Out of place: LLVM makes a masked store of the update in place, which some processors run in microcode.
     for i in range(x.size):
-        highest[i] = x[i] if x[i] > highest[i] else highest[i]
+        highest[i] = x[i] if x[i] > before[i] else before[i]
 
 
 @elementwise
@@ -131,9 +132,9 @@ def _load_class(
 
 
 @compiled
-def _any_weight(used: Any, w: Any) -> None:
+def _add_weight(used: Any, w: Any) -> None:
     for i in range(w.size):
-        used[i] = _F(1.0) if w[i] != _F(0.0) else used[i]
+        used[i] += abs(w[i])
 
 
 @compiled
@@ -165,8 +166,8 @@ def _softmax(
         used[:] = _F(0.0)
         for c in range(classes):
             _load_class(g, w, labels, removed, target, mask, n, c, v)
-            _any_weight(used, w)
-    highest = w
+            _add_weight(used, w)
+    highest, spare = w, g
     for c in range(classes):
         load_view(x[c], input, n, c, v)
         if mask.present or target.has_ignore:
@@ -174,7 +175,8 @@ def _softmax(
         if c == 0:
             highest[:] = x[0]
         else:
-            _maximum(highest, x[c])
+            _maximum(highest, x[c], spare)
+            highest, spare = spare, highest
     total[:] = _F(0.0)
     for c in range(classes):
         _exponentials(x[c], highest, p[c], total)
