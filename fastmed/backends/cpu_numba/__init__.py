@@ -58,9 +58,7 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     return stacked, invalid.sum(1)
 
 
-def region_loss(
-    operands: RegionInput, loss: RatioLinear, weights: LossWeights
-) -> tuple[Tensor, Tensor, Tensor]:
+def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """See `FusedBackend.region_loss`."""
     stacked, invalid = region_sums(operands, loss.lambda_nll != 0)
     value, gradient = finalise.ratio_linear(stacked, loss, weights, operands.activation == "sigmoid")

@@ -32,10 +32,24 @@ _TARGET_MEAN = _NLL_MEANS["target"]
 
 @compiled
 def _ratio(
-    sums: Any, weight: Any, numbers: Any, squared: bool, first_class: int, pooled: bool, mean: bool, gradient: Any
+    sums: Any,
+    weight: Any,
+    numbers: Any,
+    squared: bool,
+    first_class: int,
+    pooled: bool,
+    mean: bool,
+    gradient: Any,
 ) -> float:
     """Adds the gradient of the overlap losses; returns their mean or sum."""
-    numerator_tp, denominator_tp, denominator_pred, denominator_target, smooth_numerator, smooth_denominator = numbers
+    (
+        numerator_tp,
+        denominator_tp,
+        denominator_pred,
+        denominator_target,
+        smooth_numerator,
+        smooth_denominator,
+    ) = numbers
     by_pred, by_target = (PRED_SQ, TARGET_SQ) if squared else (PRED, TARGET)
     _, samples, classes = sums.shape
     rows = 1 if pooled else samples

@@ -121,7 +121,17 @@ def _identity_gradient(p: Any, target: Any, weight: Any, by: Any, gradient: Any)
 
 @compiled
 def _load(
-    x: Any, g: Any, w: Any, labels: Any, input: Any, target: Any, mask: Any, classes: int, n: int, c: int, v: int
+    x: Any,
+    g: Any,
+    w: Any,
+    labels: Any,
+    input: Any,
+    target: Any,
+    mask: Any,
+    classes: int,
+    n: int,
+    c: int,
+    v: int,
 ) -> int:
     """Fills the tiles of logits, target and weights; returns labels out of range."""
     invalid = 0
@@ -140,7 +150,13 @@ def _load(
 
 @compiled
 def _chunk_sums(
-    input_memory: Any, target_memory: Any, mask_memory: Any, layout: Any, item: int, partials: Any, invalid: Any
+    input_memory: Any,
+    target_memory: Any,
+    mask_memory: Any,
+    layout: Any,
+    item: int,
+    partials: Any,
+    invalid: Any,
 ) -> None:
     input, target, mask = unpack(input_memory, target_memory, mask_memory, layout)
     voxels, sigmoid, nll = layout[VOXELS], layout[SIGMOID] != 0, layout[NLL] != 0
@@ -166,7 +182,13 @@ def _chunk_sums(
 
 @compiled
 def _chunk_gradient(
-    input_memory: Any, target_memory: Any, mask_memory: Any, layout: Any, item: int, by: Any, gradient_memory: Any
+    input_memory: Any,
+    target_memory: Any,
+    mask_memory: Any,
+    layout: Any,
+    item: int,
+    by: Any,
+    gradient_memory: Any,
 ) -> None:
     input, target, mask = unpack(input_memory, target_memory, mask_memory, layout)
     gradient = unpack_gradient(gradient_memory, layout)

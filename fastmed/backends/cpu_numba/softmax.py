@@ -46,7 +46,7 @@ def _maximum(before: Any, x: Any, highest: Any) -> None:
 
 @elementwise
 def _exponentials(x: Any, highest: Any, p: Any, total: Any) -> None:
-    """x becomes x - max, p its exponential; the total of the classes grows."""
+    """X becomes x - max, p its exponential; the total of the classes grows."""
     for i in range(x.size):
         x[i] -= highest[i]
         p[i] = exp_non_positive(x[i])
@@ -115,9 +115,7 @@ def _project(r: Any, p: Any, total: Any) -> None:
 
 
 @compiled
-def _load_class(
-    g: Any, w: Any, labels: Any, removed: Any, target: Any, mask: Any, n: int, c: int, v: int
-) -> None:
+def _load_class(g: Any, w: Any, labels: Any, removed: Any, target: Any, mask: Any, n: int, c: int, v: int) -> None:
     """Fills target and weight of one class; `removed` is 0 where the label removes the voxel."""
     load_weight(w, mask, n, c, v)
     if target.dense:
@@ -185,7 +183,13 @@ def _softmax(
 
 @compiled
 def _chunk_sums(
-    input_memory: Any, target_memory: Any, mask_memory: Any, layout: Any, item: int, partials: Any, invalid: Any
+    input_memory: Any,
+    target_memory: Any,
+    mask_memory: Any,
+    layout: Any,
+    item: int,
+    partials: Any,
+    invalid: Any,
 ) -> None:
     input, target, mask = unpack(input_memory, target_memory, mask_memory, layout)
     voxels, nll = layout[VOXELS], layout[NLL] != 0
@@ -194,7 +198,11 @@ def _chunk_sums(
     tile = _tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
-    total, log_total, removed = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
+    total, log_total, removed = (
+        np.empty(tile, np.float32),
+        np.empty(tile, np.float32),
+        np.empty(tile, np.float32),
+    )
     labels = np.empty(tile, np.int32)
     sums = np.zeros((classes, partials.shape[3]))
     wrong = 0
@@ -204,7 +212,19 @@ def _chunk_sums(
         x = logits[: classes * size].reshape(classes, size)
         p = probabilities[: classes * size].reshape(classes, size)
         wrong += _softmax(
-            x, p, g[:size], w[:size], used[:size], total[:size], removed[:size], labels[:size], input, target, mask, n, v
+            x,
+            p,
+            g[:size],
+            w[:size],
+            used[:size],
+            total[:size],
+            removed[:size],
+            labels[:size],
+            input,
+            target,
+            mask,
+            n,
+            v,
         )
         if nll:
             _logarithms(total[:size], log_total[:size])
@@ -220,7 +240,13 @@ def _chunk_sums(
 
 @compiled
 def _chunk_gradient(
-    input_memory: Any, target_memory: Any, mask_memory: Any, layout: Any, item: int, by: Any, gradient_memory: Any
+    input_memory: Any,
+    target_memory: Any,
+    mask_memory: Any,
+    layout: Any,
+    item: int,
+    by: Any,
+    gradient_memory: Any,
 ) -> None:
     input, target, mask = unpack(input_memory, target_memory, mask_memory, layout)
     gradient = unpack_gradient(gradient_memory, layout)
@@ -230,7 +256,11 @@ def _chunk_gradient(
     tile = _tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
-    total, removed, product_total = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
+    total, removed, product_total = (
+        np.empty(tile, np.float32),
+        np.empty(tile, np.float32),
+        np.empty(tile, np.float32),
+    )
     labels = np.empty(tile, np.int32)
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
@@ -238,7 +268,19 @@ def _chunk_gradient(
         x = logits[: classes * size].reshape(classes, size)
         p = probabilities[: classes * size].reshape(classes, size)
         _softmax(
-            x, p, g[:size], w[:size], used[:size], total[:size], removed[:size], labels[:size], input, target, mask, n, v
+            x,
+            p,
+            g[:size],
+            w[:size],
+            used[:size],
+            total[:size],
+            removed[:size],
+            labels[:size],
+            input,
+            target,
+            mask,
+            n,
+            v,
         )
         _reciprocals(total[:size])
         product_total[:size] = _F(0.0)
