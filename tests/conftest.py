@@ -1,4 +1,4 @@
-"""Backends under test, and memory that shows when it is read before it is written."""
+"""Backends and device under test, and memory that shows when it is read before it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if not torch.cuda.is_available():
 from fastmed import dispatch
 
 # Comma-separated names of backends that must run: an unavailable one fails the session instead of skipping tests.
-REQUIRED = tuple(filter(None, os.environ.get("FASTMED_REQUIRED_BACKENDS", "").split(",")))
+REQUIRED: tuple[str, ...] = tuple(filter(None, os.environ.get("FASTMED_REQUIRED_BACKENDS", "").split(",")))
+# Device on which tests make their tensors; "cuda" runs the same tests on a GPU.
+DEVICE = os.environ.get("FASTMED_TEST_DEVICE", "cpu")
+torch.set_default_device(DEVICE)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -31,7 +34,7 @@ def backends(operation: str) -> list[object]:
     """A parameter for each backend of the table that implements the operation; skipped with its reason if it must."""
     parameters = []
     for row in dispatch.TABLE:
-        if operation in row.operations:
+        if operation in row.operations and (row.devices is None or DEVICE in row.devices):
             reason = dispatch.unavailable_reason(row)
             marks = [pytest.mark.skip(reason=f"{row.name}: {reason}")] if reason else []
             parameters.append(pytest.param(row.name, marks=marks, id=row.name))
