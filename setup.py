@@ -1,4 +1,5 @@
 """Placeholder until the extension modules are declared here."""
+
 from setuptools import setup
 
 setup()

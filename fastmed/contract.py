@@ -148,3 +148,15 @@ class Backend(Protocol):
         self, prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
     ) -> tuple[Tensor, Tensor]:
         """Counts int64 (N, C, C), rows = target, of labels (N, V), and labels out of range, int64 (N,)."""
+
+
+class FusedBackend(Protocol):
+    """A backend that also computes known losses without a tensor operator per step of their formula."""
+
+    def region_loss(
+        self, operands: RegionInput, loss: RatioLinear, weights: LossWeights
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, its gradient by the stacked sums, and labels out of range, int64 (N,).
+
+        Loss and gradient are those of `formulas.ratio_linear`, in the dtype that users see.
+        """

@@ -138,9 +138,7 @@ def _confusion_counts(
     backend: str,
 ) -> Tensor:
     request = Request("confusion_counts", target.device.type, prediction.dtype, target.dtype, num_classes)
-    counts, invalid = dispatch.select(request, backend).confusion_counts(
-        prediction, target, num_classes, ignore_index
-    )
+    counts, invalid = dispatch.select(request, backend).confusion_counts(prediction, target, num_classes, ignore_index)
     _raise_on_invalid(invalid, validate, num_classes, ignore_index)
     return counts
 

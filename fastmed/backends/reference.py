@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,9 +47,18 @@ def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return (labels.to(torch.int64).unsqueeze(1) == classes.view(1, -1, 1)).to(dtype)
 
 
-def _expand(operands: RegionInput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits, dense target and weights (N, C, V) with removed voxels zeroed, and labels out of range (N,)."""
-    input, target, mask, _, ignore_index = operands
+class _Expanded(NamedTuple):
+    """Logits, dense target and weights (N, C, V), removed voxels zeroed; where logits were; labels out of range."""
+
+    logits: Tensor
+    target: Tensor
+    weight: Tensor
+    removed: Tensor
+    invalid: Tensor
+
+
+def _expand(operands: RegionInput) -> _Expanded:
+    input, target, mask, activation, ignore_index = operands
     dtype = _compute_dtype(input.dtype)
     classes = input.shape[1]
     logits = input.to(dtype)
@@ -65,8 +76,11 @@ def _expand(operands: RegionInput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             weight = weight * (target != ignore_index).unsqueeze(1)
         invalid = wrong.sum(1)
     weight = weight.expand_as(logits)
-    removed = weight == 0
-    return logits.masked_fill(removed, 0.0), dense.masked_fill(removed, 0.0), weight, invalid
+    without_weight = weight == 0
+    # A softmax needs the logit of a class without weight as long as another class of the voxel has some.
+    removed = without_weight.all(1, keepdim=True) if activation == "softmax" else without_weight
+    dense = dense.masked_fill(without_weight, 0.0)
+    return _Expanded(logits.masked_fill(removed, 0.0), dense, weight, removed, invalid)
 
 
 def _activate(logits: Tensor, activation: str) -> Tensor:
@@ -77,7 +91,7 @@ def _activate(logits: Tensor, activation: str) -> Tensor:
 
 def differentiable_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     """`region_sums` composed of torch operators that autograd follows: the definition of the statistics."""
-    logits, target, weight, invalid = _expand(operands)
+    logits, target, weight, _, invalid = _expand(operands)
     pred = _activate(logits, operands.activation)
     rows = [torch.zeros_like(pred)] * STATISTICS
     rows[TP] = weight * pred * target
@@ -104,7 +118,7 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
     """See `Backend.region_sums_backward`."""
-    logits, target, weight, _ = _expand(operands)
+    logits, target, weight, removed, _ = _expand(operands)
     pred = _activate(logits, operands.activation)
     coefficients = gradient.to(logits.dtype) if scale is None else (gradient * scale).to(logits.dtype)
     tp, by_pred, by_sq, _, _, pos, neg, _ = coefficients.unsqueeze(-1).unbind(0)
@@ -117,7 +131,7 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
     else:
         by_nll = weight * pos * target
         grad_input = pred * (by_p - (pred * by_p).sum(1, keepdim=True) + by_nll.sum(1, keepdim=True)) - by_nll
-    return torch.empty_like(operands.input).copy_(grad_input.masked_fill(weight == 0, 0.0))
+    return torch.empty_like(operands.input).copy_(grad_input.masked_fill(removed, 0.0))
 
 
 def confusion_counts(

@@ -56,5 +56,10 @@ def confusion_counts(
     if num_classes < 2:
         raise ValueError(f"num_classes: got {num_classes}, allowed is 2 or more")
     return torch.ops.fastmed.confusion_counts(  # type: ignore[no-any-return]
-        validation.voxels(input, 1), validation.voxels(target, 1), num_classes, ignore_index, validate, backend
+        validation.voxels(input, 1),
+        validation.voxels(target, 1),
+        num_classes,
+        ignore_index,
+        validate,
+        backend,
     )

@@ -82,9 +82,7 @@ def region_loss(
         value, _ = torch.ops.fastmed.region_loss(*operands, *weights, *loss, validate, backend)
         return value  # type: ignore[no-any-return]
     nll = loss.lambda_nll != 0
-    sums = ops.unstack(
-        torch.ops.fastmed.region_sums(*operands, nll, validate, backend), operands.activation, nll
-    )
+    sums = ops.unstack(torch.ops.fastmed.region_sums(*operands, nll, validate, backend), operands.activation, nll)
     if process_group is not None:
         from ..distributed import all_reduce_sums
 

@@ -1,0 +1,56 @@
+# `make test` and `make demo` are all that a fresh machine needs: each creates .venv once, then runs.
+PYTHON  ?= python3
+RESULTS ?= benchmarks/results
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+CSRC    := $(wildcard csrc/*)
+
+.PHONY: help demo test lint format bench gpu gpu-static csrc-cuda docs clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml setup.py constraints.txt $(CSRC)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## segment a real MRI volume and compare the loss with MONAI's
+	$(BIN)/fastmed demo $(DEMO)
+
+test: $(READY)  ## every test that this machine can run
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+lint: $(READY)  ## style, types, import direction, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(filter %.hpp %.cpp %.cu,$(CSRC)) $(wildcard tests/csrc/*.cpp)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(READY)  ## rewrite the sources in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter %.hpp %.cpp %.cu,$(CSRC)) $(wildcard tests/csrc/*.cpp)
+
+bench: $(READY)  ## fastmed beside its peers on this CPU; one JSON file under $(RESULTS)
+	$(BIN)/python -m benchmarks.run --results $(RESULTS)
+
+gpu-static: $(READY)  ## compile every Triton kernel for A100, H100 and B200 and hold it to its budget
+	$(BIN)/python -m benchmarks.gpu_static
+
+csrc-cuda:  ## compile the CUDA sources for every architecture; a spill is an error
+	csrc/check_cuda.sh
+
+gpu:  ## on a machine with a GPU: build, test and measure with the Python at hand, without a network
+	$(PYTHON) -m benchmarks.require_gpu
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps --editable .
+	$(PYTHON) -m benchmarks.gpu --results $(RESULTS)
+
+docs: $(READY)  ## rewrite the tables of README and docs from benchmarks/results
+	$(BIN)/python -m benchmarks.report
+
+clean:  ## remove everything that a build or a run made
+	rm -rf $(VENV) build out *.egg-info fastmed/*.so .pytest_cache .mypy_cache .ruff_cache

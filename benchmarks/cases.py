@@ -1,0 +1,204 @@
+"""The table of cases: what is measured, and each library's way to compute it.
+
+A provider is a function that computes the case from the tensors it was built with; the fastmed provider of each case
+comes first, and every other must agree with it before anything is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import fastmed
+from fastmed.functional import confusion_counts
+
+Provider = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        work: what is computed.
+        shape: of the logits (N, C, D, H, W), or of the label maps (N, D, H, W).
+        classes: number of classes.
+        dtype: of the logits; that of the target is in `work`.
+        bytes_read_and_written: the least that the work must move, for the bandwidth column.
+        providers: from a name to a function that makes the provider on a device.
+    """
+
+    work: str
+    shape: tuple[int, ...]
+    classes: int
+    dtype: torch.dtype
+    bytes_read_and_written: int
+    providers: dict[str, Callable[[torch.device], Provider]] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Readable and unique."""
+        return f"{self.work} {'x'.join(map(str, self.shape))} {str(self.dtype).removeprefix('torch.')}"
+
+
+def _step(loss: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor) -> Provider:
+    """Forward and backward; returns loss and gradient together, to be compared."""
+
+    def run() -> Tensor:
+        input.grad = None
+        value = loss(input, target)
+        value.backward()
+        assert input.grad is not None
+        return torch.cat([value.detach().reshape(1).to(input.dtype), input.grad.flatten()])
+
+    return run
+
+
+def _logits(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
+
+
+def _labels(shape: tuple[int, ...], classes: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(classes, shape, generator=generator).to(device)
+
+
+def _loss_bytes(shape: tuple[int, ...], dtype: torch.dtype, target_channels: int) -> int:
+    """Forward reads logits and target; backward reads both and writes the gradient."""
+    n, c, *spatial = shape
+    voxels = n * torch.Size(spatial).numel()
+    return voxels * (3 * c * dtype.itemsize + 2 * target_channels)
+
+
+def dice_bce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
+    """Sigmoid Dice and binary cross entropy, fastmed from uint8 masks, the peers from the float masks they need."""
+
+    def ours(device: torch.device) -> Provider:
+        target = _labels(shape, 2, device).to(torch.uint8)
+        return _step(fastmed.DiceBCELoss(), _logits(shape, dtype, device), target)
+
+    def monai(compiled: bool) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            from monai.losses import DiceLoss
+
+            dice = DiceLoss(sigmoid=True, squared_pred=True)
+
+            def loss(input: Tensor, target: Tensor) -> Tensor:
+                return dice(input, target) + F.binary_cross_entropy_with_logits(input, target)
+
+            target = _labels(shape, 2, device).to(dtype)
+            return _step(torch.compile(loss) if compiled else loss, _logits(shape, dtype, device), target)
+
+        return make
+
+    return Case(
+        "sigmoid Dice + BCE",
+        shape,
+        1,
+        dtype,
+        _loss_bytes(shape, dtype, shape[1]),
+        {"fastmed": ours, "MONAI + torch": monai(False), "MONAI + torch, compiled": monai(True)},
+    )
+
+
+def dice_ce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
+    """Softmax Dice and cross entropy from integer labels."""
+
+    def ours(device: torch.device) -> Provider:
+        labels = _labels((shape[0], 1, *shape[2:]), shape[1], device).to(torch.uint8)
+        return _step(fastmed.DiceCELoss(), _logits(shape, dtype, device), labels)
+
+    def monai(compiled: bool) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            from monai.losses import DiceCELoss
+
+            loss = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True)
+            labels = _labels((shape[0], 1, *shape[2:]), shape[1], device)
+            return _step(torch.compile(loss) if compiled else loss, _logits(shape, dtype, device), labels)
+
+        return make
+
+    return Case(
+        "softmax Dice + CE",
+        shape,
+        shape[1],
+        dtype,
+        _loss_bytes(shape, dtype, 1),
+        {"fastmed": ours, "MONAI": monai(False), "MONAI, compiled": monai(True)},
+    )
+
+
+def confusion(shape: tuple[int, ...], classes: int) -> Case:
+    """Confusion matrices of two maps of uint8 labels (int64 where a library takes nothing else), pooled."""
+
+    def maps(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        target = _labels(shape, classes, device)
+        noise = _labels((*shape[:-1], shape[-1] + 1), 10, device)[..., 1:] == 0
+        prediction = torch.where(noise, (target + 1) % classes, target)
+        return prediction.to(dtype), target.to(dtype)
+
+    def ours(backend: str) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            prediction, target = maps(device, torch.uint8)
+            return lambda: confusion_counts(prediction, target, classes, backend=backend).sum(0)
+
+        return make
+
+    def bincount(device: torch.device) -> Provider:
+        prediction, target = maps(device, torch.int64)
+
+        def run() -> Tensor:
+            cells = torch.bincount((target * classes + prediction).flatten(), minlength=classes**2)
+            return cells.view(classes, classes)
+
+        return run
+
+    def torchmetrics(device: torch.device) -> Provider:
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+        prediction, target = maps(device, torch.int64)
+        return lambda: multiclass_confusion_matrix(prediction, target, classes)
+
+    def sklearn(device: torch.device) -> Provider:
+        from sklearn.metrics import confusion_matrix
+
+        prediction, target = (labels.flatten().numpy() for labels in maps(torch.device("cpu"), torch.uint8))
+        return lambda: torch.from_numpy(confusion_matrix(target, prediction, labels=range(classes)))
+
+    providers = {"fastmed": ours("auto"), "torch.bincount": bincount, "torchmetrics": torchmetrics}
+    return Case(
+        f"confusion matrix C={classes}",
+        shape,
+        classes,
+        torch.uint8,
+        2 * torch.Size(shape).numel(),
+        {**providers, "fastmed, numba": ours("numba"), "scikit-learn": sklearn},
+    )
+
+
+def cpu_cases() -> Iterator[Case]:
+    """What `make bench` measures."""
+    for size in (96, 192):
+        yield dice_bce((2, 1, size, size, size), torch.float32)
+    for classes in (4, 14):
+        yield dice_ce((2, classes, 96, 96, 96), torch.float32)
+    yield confusion((2, 128, 128, 128), 4)
+
+
+def gpu_cases() -> Iterator[Case]:
+    """What `make gpu` measures."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for size in (96, 192):
+            yield dice_bce((2, 1, size, size, size), dtype)
+            yield dice_ce((2, 4, size, size, size), dtype)
+        yield dice_ce((2, 14, 96, 96, 96), dtype)
+    case = confusion((2, 128, 128, 128), 4)
+    on_gpu = {
+        name: make for name, make in case.providers.items() if name in ("fastmed", "torch.bincount", "torchmetrics")
+    }
+    yield Case(case.work, case.shape, case.classes, case.dtype, case.bytes_read_and_written, on_gpu)

@@ -1,0 +1,43 @@
+"""The examples in docstrings and README run as they stand."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import fastmed
+
+_PUBLIC = ("fastmed.losses", "fastmed.functional", "fastmed.metrics")
+_README = Path(__file__).parent.parent / "README.md"
+
+
+def _modules() -> list[str]:
+    found = [info.name for info in pkgutil.walk_packages(fastmed.__path__, "fastmed.")]
+    return [name for name in found if name.startswith(_PUBLIC)]
+
+
+@pytest.mark.parametrize("module", _modules())
+def test_docstring_examples(module: str) -> None:
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_every_public_function_has_an_example() -> None:
+    for owner in (fastmed, fastmed.functional):
+        for name in owner.__all__:
+            item = getattr(owner, name)
+            if callable(item) and name not in ("BackendError", "RegionSums"):
+                assert ">>> " in (item.__doc__ or ""), name
+
+
+def test_readme_examples() -> None:
+    """Each Python block of the README, in one namespace from top to bottom."""
+    blocks = re.findall(r"```python\n(.*?)```", _README.read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(_README), "exec"), namespace)

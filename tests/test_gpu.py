@@ -1,0 +1,110 @@
+"""What only a GPU can show: launches, synchronisation, graphs, streams, large volumes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import fastmed
+from fastmed.functional import confusion_counts
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def batch(shape: tuple[int, ...] = (2, 4, 48, 48, 48), dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor]:
+    input = torch.randn(shape, device="cuda").to(dtype).requires_grad_()
+    labels = torch.randint(shape[1], (shape[0], *shape[2:]), device="cuda", dtype=torch.uint8)
+    return input, labels
+
+
+def kernels(run: object) -> list[str]:
+    """Names of the kernels, copies and fills that a function launches."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()  # type: ignore[operator]
+        torch.cuda.synchronize()
+    return [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+
+
+def test_two_launches_forward_and_one_backward() -> None:
+    input, labels = batch()
+    loss = fastmed.DiceCELoss()
+    loss(input, labels).backward()
+    value = loss(input, labels)
+    assert len(kernels(lambda: loss(input, labels))) == 2
+    gradient = torch.ones((), device="cuda")
+    assert len(kernels(lambda: torch.autograd.grad(value, input, gradient))) == 1
+
+
+def test_no_synchronisation() -> None:
+    input, labels = batch()
+    fastmed.DiceCELoss()(input, labels).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fastmed.DiceCELoss()(input, labels).backward()
+        confusion_counts(labels, labels, 4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_peak_memory_is_the_gradient() -> None:
+    input, labels = batch((2, 4, 96, 96, 96), torch.float32)
+    fastmed.DiceCELoss()(input, labels).backward()
+    input.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    fastmed.DiceCELoss()(input, labels).backward()
+    assert torch.cuda.max_memory_allocated() - before <= input.nbytes + (1 << 20)
+
+
+def test_cuda_graph() -> None:
+    input, labels = batch()
+    loss = fastmed.DiceCELoss()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            torch.autograd.grad(loss(input, labels), input)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = loss(input, labels)
+        (gradient,) = torch.autograd.grad(value, input)
+    with torch.no_grad():
+        input.mul_(2.0)
+    graph.replay()
+    expected = loss(input, labels)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, input)[0], rtol=0, atol=0)
+
+
+def test_labels_out_of_range_without_synchronisation() -> None:
+    input, labels = batch()
+    labels[1, 0, 0, 0] = 4
+    assert fastmed.DiceCELoss()(input, labels).isnan()
+    with pytest.raises(ValueError, match="target: 1 labels are out of range"):
+        fastmed.functional.dice_ce_loss(input, labels, validate=True)
+
+
+def test_more_than_2_to_the_31_elements() -> None:
+    voxels = (1 << 30) + 17
+    if torch.cuda.mem_get_info()[0] < 24 << 30:
+        pytest.skip("needs 24 GiB of free GPU memory")
+    input = torch.zeros(1, 3, voxels, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.ones(1, voxels, device="cuda", dtype=torch.uint8)
+    sums = fastmed.functional.region_sums(input, labels, activation="softmax", nll=False)
+    assert sums.target[0].tolist() == [0.0, float(voxels), 0.0]
+    torch.testing.assert_close(sums.tp[0, 1].item(), voxels / 3, rtol=1e-5, atol=0)
+    assert confusion_counts(labels, labels, 2)[0].tolist() == [[0, 0], [0, voxels]]
+
+
+def test_counts_equal_those_of_the_cpu() -> None:
+    for classes in (2, 4, 40, 300):
+        prediction = torch.randint(classes, (2, 33, 34, 35), dtype=torch.int16)
+        target = torch.randint(classes, (2, 33, 34, 35), dtype=torch.int32)
+        on_gpu = confusion_counts(prediction.cuda(), target.cuda(), classes)
+        assert torch.equal(on_gpu.cpu(), confusion_counts(prediction.cpu(), target.cpu(), classes))

@@ -1,0 +1,163 @@
+"""The Numba backend's own parts: elementary functions, conversions, vectorisation, threads, scratch memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from fastmed.backends.cpu_numba import memory, pointwise, softmax, threads
+from fastmed.backends.cpu_numba.vector_math import elementwise, exp_non_positive, log1p_unit, log_positive
+from fastmed.functional import region_sums
+
+
+@elementwise
+def _map(function: Any, x: Any, result: Any) -> None:
+    for i in range(x.size):
+        result[i] = function(x[i])
+
+
+def ulps(function: Any, exact: Callable[[Any], Any], x: np.ndarray) -> float:
+    """Largest error in units of the last place of the exact result."""
+    x = x.astype(np.float32)
+    result = np.empty_like(x)
+    _map(function, x, result)
+    expected = exact(x.astype(np.float64))
+    return float(np.max(np.abs(result - expected) / np.spacing(np.abs(expected).astype(np.float32))))
+
+
+def test_elementary_functions_are_accurate_to_three_ulp() -> None:
+    unit = np.random.default_rng(0).random(200_000)
+    assert ulps(exp_non_positive, np.exp, -87.0 * unit) <= 3
+    assert ulps(exp_non_positive, np.exp, -unit) <= 3
+    assert ulps(log_positive, np.log, 1.0 + 999.0 * unit) <= 3
+    assert ulps(log_positive, np.log, 1.0 + 0.5 * unit) <= 3
+    assert ulps(log1p_unit, np.log1p, unit) <= 3
+    assert ulps(log1p_unit, np.log1p, np.exp(-80.0 * unit)) <= 3
+
+
+def test_elementary_functions_at_their_ends() -> None:
+    result = np.empty(4, np.float32)
+    _map(exp_non_positive, np.array([np.nan, -np.inf, -0.0, -200.0], np.float32), result)
+    assert np.array_equal(result, [np.nan, 0.0, 1.0, 0.0], equal_nan=True)
+    _map(log_positive, np.array([np.nan, np.inf, 1.0, 1.0], np.float32), result)
+    assert np.array_equal(result, [np.nan, np.inf, 0.0, 0.0], equal_nan=True)
+    _map(log1p_unit, np.array([np.nan, 0.0, 1e-38, 0.0], np.float32), result)
+    assert np.array_equal(result, np.array([np.nan, 0.0, 1e-38, 0.0], np.float32), equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_formats_convert_as_torch_does(dtype: torch.dtype) -> None:
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
+    source, kind = memory.flat(every)
+    tile = np.empty(1 << 16, np.float32)
+    memory.load(tile, source, kind, 0, 1)
+    assert np.array_equal(tile, every.float().numpy(), equal_nan=True)
+    values = torch.randn(100_000) * 10.0 ** torch.randint(-10, 6, (100_000,))
+    edges = [torch.inf, -torch.inf, torch.nan, 65519.0, 65520.0, 2.0**-25, 2.0**-24, 0.0, -0.0]
+    values = torch.cat([values, torch.tensor(edges)])
+    rounded = torch.empty(values.numel(), dtype=dtype)
+    destination, kind = memory.flat(rounded)
+    memory.store(values.numpy(), destination, kind, 0, 1)
+    torch.testing.assert_close(rounded, values.to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
+def test_inner_loops_use_wide_registers() -> None:
+    """Compiled anew, since assembly is not kept with cached code: no loop may have fallen back to scalars."""
+    tile, by = np.ones(64, np.float32), np.ones(8, np.float32)
+    sums = np.zeros(8)
+    calls = {
+        pointwise._add_sigmoid: (tile, tile, tile, True, sums),
+        pointwise._sigmoid_gradient: (tile, tile, tile, by, tile.copy()),
+        softmax._exponentials: (tile, tile.copy(), tile.copy(), tile.copy()),
+        softmax._add: (tile, tile, tile, tile, tile, True, sums),
+        softmax._products: (tile, tile, tile, by, tile.copy(), tile.copy()),
+    }
+    wide = r"(vmulp|vfmadd\w*p|fmla|fmul)s?\s.*(ymm|zmm|v\d+\.4s)"
+    for function, arguments in calls.items():
+        fresh = function.__class__(function.py_func, targetoptions={**function.targetoptions})
+        fresh(*arguments)
+        assembly = "\n".join(fresh.inspect_asm().values())
+        assert len(re.findall(wide, assembly)) >= 4, function.py_func.__name__
+
+
+def compute() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    input = torch.randn(2, 2, 40_000, generator=generator, requires_grad=True)
+    target = torch.randint(2, (2, 40_000), generator=generator)
+    sums = region_sums(input, target, activation="softmax", backend="numba")
+    (gradient,) = torch.autograd.grad((sums.tp / sums.pred_sq).sum(), input)
+    return torch.cat([sums.tp.detach().flatten(), sums.nll_pos.detach().flatten(), gradient.flatten()])
+
+
+def test_same_bits_at_any_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            results.append(compute())
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+
+
+def test_several_python_threads_at_once() -> None:
+    expected, results = compute(), []
+    workers = [threading.Thread(target=lambda: results.append(compute())) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 4
+    assert all(torch.equal(expected, result) for result in results)
+
+
+def _in_child(queue: Any) -> None:
+    queue.put((threads.count(1 << 30), compute().numpy()))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_runs_serially_and_gets_the_same() -> None:
+    expected = compute()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(queue,))
+    child.start()
+    number, result = queue.get(timeout=120)
+    child.join()
+    assert number == 1
+    assert np.array_equal(expected.numpy(), result)
+
+
+def test_users_own_numba_threads_are_left_alone() -> None:
+    import numba
+
+    compute()
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    compute()
+    assert numba.get_num_threads() == 1
+    numba.set_num_threads(before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's perturbation of fresh memory")
+def test_scratch_is_written_before_it_is_read() -> None:
+    """The kernels' own scratch comes from malloc: filled with 3e38, any read of it would show."""
+    script = "import torch; torch.use_deterministic_algorithms(True); from test_numba import compute; import sys; "
+    script += "sys.stdout.buffer.write(compute().numpy().tobytes())"
+    environment = {**os.environ, "MALLOC_PERTURB_": "128", "PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert done.stdout == compute().numpy().tobytes()

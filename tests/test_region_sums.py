@@ -1,0 +1,267 @@
+"""The one pass, on every backend: sums and gradients against float64, layouts, labels, corners."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracle import assert_gradient_close, assert_sums_close
+from torch import Tensor
+
+import fastmed
+from fastmed import validation
+from fastmed.contract import STATISTICS, RegionInput
+from fastmed.functional import region_sums
+
+ACTIVATIONS = ("sigmoid", "softmax", None)
+
+
+def run(operands: RegionInput, backend: str, gradient: Tensor, nll: bool = True) -> tuple[Tensor, Tensor]:
+    """Stacked sums of a backend and the gradient of the input."""
+    arguments = (operands.input, operands.target, operands.mask, operands.activation, operands.ignore_index)
+    stacked = torch.ops.fastmed.region_sums(*arguments, nll, None, backend)
+    return stacked, torch.ops.fastmed.region_sums_backward(*arguments, gradient, None, backend)
+
+
+def check(operands: RegionInput, backend: str) -> None:
+    gradient = torch.randn(STATISTICS, *operands.input.shape[:2])
+    stacked, grad_input = run(operands, backend, gradient)
+    assert_sums_close(stacked, operands)
+    assert_gradient_close(grad_input, operands, gradient)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("classes", [1, 2, 3, 9])
+@pytest.mark.parametrize("voxels", [1, 7, 1025], ids="V{}".format)
+def test_labels(region_backend: str, activation: str | None, classes: int, voxels: int) -> None:
+    if activation == "softmax" and classes == 1:
+        classes = 17
+    input = torch.randn(2, classes, voxels) * 3
+    target = torch.randint(classes, (2, voxels))
+    check(validation.region_input(input, target, None, activation, None), region_backend)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(region_backend: str, activation: str | None, dtype: torch.dtype) -> None:
+    input = (torch.randn(2, 4, 301) * 4).to(dtype)
+    check(validation.region_input(input, torch.randint(4, (2, 301)), None, activation, None), region_backend)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64], ids=str
+)
+def test_integer_labels_of_any_width(region_backend: str, dtype: torch.dtype) -> None:
+    target = torch.randint(3, (2, 33)).to(dtype)
+    check(RegionInput(torch.randn(2, 3, 33), target, None, "softmax", None), region_backend)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("target_dtype", [torch.float32, torch.bool, torch.uint8], ids=str)
+def test_dense_targets(region_backend: str, activation: str | None, target_dtype: torch.dtype) -> None:
+    soft = torch.rand(2, 3, 130)
+    target = soft if target_dtype == torch.float32 else (soft > 0.5).to(target_dtype)
+    check(RegionInput(torch.randn(2, 3, 130), target, None, activation or "none", None), region_backend)
+
+
+MASKS = {
+    "bool": lambda: torch.rand(2, 1, 130) > 0.3,
+    "weights": lambda: torch.rand(2, 1, 130) * (torch.rand(2, 1, 130) > 0.3),
+    "per-class": lambda: torch.rand(2, 3, 130) * (torch.rand(2, 3, 130) > 0.3),
+    "nothing": lambda: torch.zeros(2, 1, 130),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("ignore_index", [None, 0, 255], ids="ignore {}".format)
+def test_masks(region_backend: str, activation: str | None, mask: str, ignore_index: int | None) -> None:
+    target = torch.randint(3, (2, 130), dtype=torch.uint8)
+    if ignore_index == 255:
+        target[torch.rand(2, 130) > 0.7] = 255
+    operands = RegionInput(torch.randn(2, 3, 130), target, MASKS[mask](), activation or "none", ignore_index)
+    check(operands, region_backend)
+
+
+def test_ignored_value_of_a_dense_target(region_backend: str) -> None:
+    target = torch.randint(2, (2, 3, 130)).float()
+    target[torch.rand(2, 3, 130) > 0.7] = -1.0
+    check(RegionInput(torch.randn(2, 3, 130), target, None, "sigmoid", -1), region_backend)
+
+
+def test_removed_voxels_do_not_count_even_as_nan(region_backend: str) -> None:
+    for activation in ("sigmoid", "softmax"):
+        input, target = torch.randn(1, 3, 40), torch.randint(3, (1, 40))
+        mask = torch.rand(1, 1, 40) > 0.4
+        poisoned = input.masked_fill(~mask, torch.nan)
+        gradient = torch.randn(STATISTICS, 1, 3)
+        clean = run(RegionInput(input, target, mask, activation, None), region_backend, gradient)
+        dirty = run(RegionInput(poisoned, target, mask, activation, None), region_backend, gradient)
+        assert torch.equal(clean[0], dirty[0])
+        assert torch.equal(clean[1], dirty[1])
+        assert (dirty[1].masked_select(~mask) == 0).all()
+
+
+LAYOUTS = {
+    "channels_last_3d": lambda: torch.randn(2, 4, 5, 6, 7).to(memory_format=torch.channels_last_3d),
+    "crop": lambda: torch.randn(2, 4, 7, 8, 9)[:, :, 1:6, 1:7, 1:8],
+    "every other": lambda: torch.randn(2, 4, 5, 6, 14)[..., ::2],
+    "transposed": lambda: torch.randn(2, 4, 7, 6, 5).transpose(2, 4),
+    "channel slice": lambda: torch.randn(2, 9, 5, 6, 7)[:, 2:6],
+    "expanded samples": lambda: torch.randn(1, 4, 5, 6, 7).expand(2, 4, 5, 6, 7),
+    "expanded voxels": lambda: torch.randn(2, 4, 1, 1, 1).expand(2, 4, 5, 6, 7),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_layouts(region_backend: str, layout: str, activation: str) -> None:
+    input = LAYOUTS[layout]().detach()
+    target = torch.randint(4, (2, 7, 6, 5)).permute(0, 3, 2, 1)
+    leaf = input.clone(memory_format=torch.contiguous_format).requires_grad_()
+    plain = region_sums(leaf, target.contiguous(), activation=activation, backend=region_backend)
+    strided = input.requires_grad_()
+    sums = region_sums(strided, target, activation=activation, backend=region_backend)
+    for a, b in zip(plain, sums, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+    (plain.tp.square().sum() + plain.nll_pos.sum()).backward()
+    (sums.tp.square().sum() + sums.nll_pos.sum()).backward()
+    torch.testing.assert_close(leaf.grad, strided.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_channels_last_is_read_and_written_without_a_copy(region_backend: str) -> None:
+    input = torch.randn(2, 4, 5, 6, 7).to(memory_format=torch.channels_last_3d)
+    operands = validation.region_input(input, torch.zeros(2, 5, 6, 7, dtype=torch.uint8), None, "softmax", None)
+    assert operands.input.data_ptr() == input.data_ptr()
+    _, grad_input = run(operands, region_backend, torch.randn(STATISTICS, 2, 4))
+    assert grad_input.stride() == operands.input.stride()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_many_classes(region_backend: str, activation: str) -> None:
+    input = torch.randn(1, 300, 35)
+    check(RegionInput(input, torch.randint(300, (1, 35)), None, activation, None), region_backend)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 5), (2, 3, 0)], ids=str)
+def test_nothing_sums_to_zero(region_backend: str, shape: tuple[int, ...]) -> None:
+    input = torch.randn(shape, requires_grad=True)
+    target = torch.zeros(shape[0], shape[2], dtype=torch.int64)
+    sums = region_sums(input, target, activation="softmax", backend=region_backend)
+    assert all((field == 0).all() for field in sums if field is not None)
+    assert sums.tp.shape == shape[:2]
+    sums.tp.sum().backward()
+    assert input.grad is not None
+    assert input.grad.shape == shape
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_any_finite_logit_gives_finite_sums(region_backend: str, activation: str, dtype: torch.dtype) -> None:
+    largest = min(torch.finfo(dtype).max, 1e30)
+    input = torch.tensor([largest, -largest, 1e4, -1e4, 88.0, -88.0, 1e-30, 0.0]).to(dtype)
+    input = torch.stack([input, input.flip(0), torch.zeros_like(input)])[None]
+    operands = RegionInput(input, torch.randint(3, (1, 8)), None, activation, None)
+    stacked, gradient = run(operands, region_backend, torch.ones(STATISTICS, 1, 3))
+    assert stacked.isfinite().all()
+    assert gradient.isfinite().all()
+    assert_sums_close(stacked, operands)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
+def test_nan_stays_in_its_sample(region_backend: str, activation: str) -> None:
+    input, target = torch.randn(3, 2, 50), torch.randint(2, (3, 50))
+    clean, clean_gradient = run(RegionInput(input, target, None, activation, None), region_backend, torch.ones(8, 3, 2))
+    input[1, 1, 17] = torch.nan
+    dirty, dirty_gradient = run(RegionInput(input, target, None, activation, None), region_backend, torch.ones(8, 3, 2))
+    assert dirty[1, 1, 1].isnan()
+    assert torch.equal(clean[:, [0, 2]], dirty[:, [0, 2]])
+    assert torch.equal(clean_gradient[[0, 2]], dirty_gradient[[0, 2]])
+
+
+def test_minus_infinity_switches_a_class_off(region_backend: str) -> None:
+    input = torch.randn(1, 3, 20)
+    input[:, 2] = -torch.inf
+    target = torch.randint(2, (1, 20))
+    stacked, gradient = run(RegionInput(input, target, None, "softmax", None), region_backend, torch.ones(8, 1, 3))
+    pair, pair_gradient = run(
+        RegionInput(input[:, :2], target, None, "softmax", None), region_backend, torch.ones(8, 1, 2)
+    )
+    torch.testing.assert_close(stacked[:, :, :2], pair, rtol=1e-6, atol=0)
+    assert (stacked[:3, :, 2] == 0).all()
+    torch.testing.assert_close(gradient[:, :2], pair_gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64], ids=str)
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_labels_out_of_range(region_backend: str, dtype: torch.dtype, activation: str) -> None:
+    input = torch.randn(2, 3, 40)
+    target = torch.randint(3, (2, 40)).to(dtype)
+    target[1, 5], target[1, 6] = -7, torch.iinfo(dtype).max
+    with pytest.raises(ValueError, match=r"target: 2 labels are out of range, allowed are 0 to 2"):
+        region_sums(input, target, activation=activation, backend=region_backend)
+    sums = region_sums(input, target, activation=activation, validate=False, backend=region_backend)
+    assert sums.tp[0].isfinite().all()
+    assert sums.tp[1].isnan().all()
+    target[1, 5] = target[1, 6]
+    ignored = region_sums(input, target, activation=activation, ignore_index=int(target[1, 6]), backend=region_backend)
+    assert ignored.weight.tolist() == [[40.0] * 3, [38.0] * 3]
+
+
+def test_sums_without_nll(region_backend: str) -> None:
+    operands = RegionInput(torch.randn(2, 3, 50), torch.randint(3, (2, 50)), None, "softmax", None)
+    stacked, _ = run(operands, region_backend, torch.randn(8, 2, 3), nll=False)
+    assert_sums_close(stacked, operands, nll=False)
+    sums = region_sums(operands.input, operands.target, activation="softmax", nll=False, backend=region_backend)
+    assert sums.nll_pos is None
+    assert sums.nll_neg is None
+
+
+def test_sums_of_pieces_add(region_backend: str) -> None:
+    input, target = torch.randn(2, 4, 96), torch.randint(4, (2, 96))
+    whole = region_sums(input, target, activation="softmax", backend=region_backend)
+    left = region_sums(input[..., :40], target[:, :40], activation="softmax", backend=region_backend)
+    right = region_sums(input[..., 40:], target[:, 40:], activation="softmax", backend=region_backend)
+    for name in ("tp", "pred", "pred_sq", "target", "nll_pos", "weight"):
+        both = getattr(left, name) + getattr(right, name)
+        torch.testing.assert_close(both, getattr(whole, name), rtol=4e-6, atol=1e-6)
+
+
+def test_same_bits_from_run_to_run(region_backend: str) -> None:
+    operands = RegionInput(torch.randn(1, 3, 4000), torch.randint(3, (1, 4000)), None, "softmax", None)
+    gradient = torch.randn(STATISTICS, 1, 3)
+    first = run(operands, region_backend, gradient)
+    for _ in range(3):
+        again = run(operands, region_backend, gradient)
+        assert torch.equal(first[0], again[0])
+        assert torch.equal(first[1], again[1])
+
+
+def test_a_custom_tversky_trains(region_backend: str) -> None:
+    """The five lines of the README, on a problem where the answer is known."""
+
+    def tversky(logits: Tensor, labels: Tensor, alpha: float = 0.3, beta: float = 0.7) -> Tensor:
+        s = region_sums(logits, labels, activation="softmax", nll=False, backend=region_backend)
+        fp, fn = s.pred - s.tp, s.target - s.tp
+        return (1 - s.tp / (s.tp + alpha * fp + beta * fn)).mean()
+
+    labels = torch.randint(3, (2, 6, 5, 4))
+    logits = torch.zeros(2, 3, 6, 5, 4, requires_grad=True)
+    optimiser = torch.optim.SGD([logits], lr=100.0)
+    first = tversky(logits, labels).item()
+    for _ in range(20):
+        optimiser.zero_grad()
+        tversky(logits, labels).backward()
+        optimiser.step()
+    assert first > 0.5
+    assert tversky(logits, labels).item() < 0.05
+    assert (logits.argmax(1) == labels).all()
+
+
+def test_float64_runs_on_the_reference() -> None:
+    input = torch.randn(1, 2, 9, dtype=torch.float64)
+    sums = region_sums(input, torch.randint(2, (1, 9)), activation="softmax")
+    assert sums.tp.dtype == torch.float64
+    with pytest.raises(fastmed.BackendError, match="numba: takes logits in float32"):
+        region_sums(input, torch.randint(2, (1, 9)), activation="softmax", backend="numba")
