@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ..demo.errors import InputError
 from . import demo, info
-
-FAILURE = 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(FAILURE, f"{self.prog}: error: {message}\n")
+from .parser import FAILURE, Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, or 2 where the user can put it right and was told in one line on stderr.
     """
-    parser = _Parser(prog="fastmed", description="Fused losses and metrics for medical imaging.")
+    parser = Parser(prog="fastmed", description="Fused losses and metrics for medical imaging.")
     commands = parser.add_subparsers(required=True, metavar="command")
     info.add_parser(commands)
     demo.add_parser(commands)

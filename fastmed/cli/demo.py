@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..demo.errors import InputError
+from .parser import Commands
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..demo.cases import Split
     from ..demo.training import Loss
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DEFAULT_STEPS = 300
 _PACKAGES = ("monai", "nilearn", "nibabel", "matplotlib", "rich")
@@ -49,18 +48,12 @@ def add_parser(commands: Commands) -> None:
         description="Trains a U-Net on the MNI152 T1 volume that nilearn ships (or on --data) and reports "
         "held-out metrics, the fused loss beside MONAI's, and a picture.",
     )
-    parser.add_argument(
-        "--approach", choices=("2d", "3d"), default="3d", help="train on slices or on volumes"
-    )
+    parser.add_argument("--approach", choices=("2d", "3d"), default="3d", help="train on slices or on volumes")
     parser.add_argument("--steps", type=_steps, default=_DEFAULT_STEPS, help="training steps (%(default)s)")
     parser.add_argument("--seed", type=_seed, default=0, help="of weights, patches and split (%(default)s)")
     parser.add_argument("--loss", choices=("fastmed", "monai"), default="fastmed", help="loss that trains")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder in the Medical Segmentation Decathlon layout"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", default=Path("out"), help="for demo.png and demo.json"
-    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder in the Medical Segmentation Decathlon layout")
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("out"), help="for demo.png and demo.json")
     parser.set_defaults(run=run)
 
 

@@ -8,14 +8,11 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 import torch
 
 from .. import dispatch
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from .parser import Commands
 
 _PACKAGES = ("torch", "triton", "numba", "numpy", "monai")
 

@@ -68,9 +68,7 @@ def kept_bytes(loss: Loss, logits: Tensor, labels: Tensor) -> int:
     return sum(kept.values())
 
 
-def compare(
-    losses: Mapping[str, Loss], logits: Tensor, labels: Tensor, rounds: int = 15
-) -> list[Measurement]:
+def compare(losses: Mapping[str, Loss], logits: Tensor, labels: Tensor, rounds: int = 15) -> list[Measurement]:
     """Measure losses in turn, so that a change of the machine's pace meets all of them.
 
     Args:

@@ -46,18 +46,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: holds a {type(content).__name__}, not an object with 'labels' and 'training'"
-        )
+        raise InputError(f"{path}: holds a {type(content).__name__}, not an object with 'labels' and 'training'")
     return content
 
 
 def _classes(labels: object, path: Path) -> tuple[str, ...]:
     """Names in the order of their labels, from {"1": "tumour"} (Decathlon) or {"tumour": 1} (nnU-Net)."""
     if not isinstance(labels, dict):
-        raise InputError(
-            f'{path}: \'labels\' must be an object such as {{"0": "background"}}, got {labels!r}'
-        )
+        raise InputError(f'{path}: \'labels\' must be an object such as {{"0": "background"}}, got {labels!r}')
     by_value = {}
     for key, value in labels.items():
         number, name = (key, value) if key.isdecimal() else (value, key)
@@ -65,9 +61,7 @@ def _classes(labels: object, path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}: 'labels' must give one number to each class, got {key!r}: {value!r}")
         by_value[int(number)] = str(name)
     if sorted(by_value) != list(range(len(labels))) or len(labels) < 2:
-        raise InputError(
-            f"{path}: 'labels' must be numbered 0, 1, 2, ... without a gap, got {sorted(by_value)}"
-        )
+        raise InputError(f"{path}: 'labels' must be numbered 0, 1, 2, ... without a gap, got {sorted(by_value)}")
     if len(labels) > 256:
         raise InputError(f"{path}: 'labels' names {len(labels)} classes, allowed are up to 256")
     return tuple(by_value[value] for value in range(len(labels)))
@@ -75,12 +69,13 @@ def _classes(labels: object, path: Path) -> tuple[str, ...]:
 
 def _header_shape(path: Path) -> tuple[int, ...]:
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         return tuple(int(size) for size in nibabel.load(path).shape)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: is not a readable NIfTI file: {_first_line(error)}") from error
 
 
@@ -116,29 +111,26 @@ def read_folder(root: Path) -> Folder:
     content = _read_json(path)
     modalities = content.get("modality", content.get("channel_names"))
     if not isinstance(modalities, dict) or not modalities:
-        raise InputError(
-            f"{path}: 'modality' (or 'channel_names') must be an object such as {{\"0\": \"MRI\"}}"
-        )
+        raise InputError(f"{path}: 'modality' (or 'channel_names') must be an object such as {{\"0\": \"MRI\"}}")
     classes = _classes(content.get("labels"), path)
     training = content.get("training")
     if not isinstance(training, list) or len(training) < 2:
         raise InputError(f"{path}: 'training' must list at least 2 patients, one to train and one held out")
     patients = tuple(_patient(root, entry, len(modalities), path) for entry in training)
     if len({patient.image for patient in patients}) < len(patients):
-        raise InputError(
-            f"{path}: 'training' lists an image twice; a patient could be trained on and held out"
-        )
+        raise InputError(f"{path}: 'training' lists an image twice; a patient could be trained on and held out")
     return Folder(str(content.get("name", root.name)), classes, len(modalities), patients)
 
 
 def _read_volume(path: Path) -> tuple[npt.NDArray[np.float32], tuple[float, float, float]]:
     """Voxels as finite float32, axes turned to right, front, up, and the voxel size in mm."""
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: is not a readable NIfTI file: {_first_line(error)}") from error
     if not np.isfinite(voxels).all():
         raise InputError(f"{path}: holds NaN or infinite voxels")

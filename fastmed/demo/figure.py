@@ -23,16 +23,12 @@ def _planes(label: Tensor) -> list[tuple[str, int, int]]:
     foreground = label > 0
     names = ("sagittal", "coronal", "axial")
     areas = [foreground.sum([other for other in range(3) if other != axis]) for axis in range(3)]
-    return [
-        (name, axis, int(area.argmax())) for axis, (name, area) in enumerate(zip(names, areas, strict=True))
-    ]
+    return [(name, axis, int(area.argmax())) for axis, (name, area) in enumerate(zip(names, areas, strict=True))]
 
 
 def _show(axes: Any, plane: Tensor, aspect: float, colours: Any = None, labels: Tensor | None = None) -> None:
     """A plane with its first axis to the right and its second upwards, and labels over it."""
-    axes.imshow(
-        plane.T, cmap="gray", origin="lower", aspect=aspect, vmin=0.0, vmax=1.0, interpolation="bilinear"
-    )
+    axes.imshow(plane.T, cmap="gray", origin="lower", aspect=aspect, vmin=0.0, vmax=1.0, interpolation="bilinear")
     if labels is not None:
         overlay = colours[labels.T.numpy()]
         axes.imshow(overlay, origin="lower", aspect=aspect, interpolation="nearest")
@@ -147,9 +143,7 @@ def draw(
     _draw_loss(figure.add_subplot(charts[0]), losses)
     _draw_dice(figure.add_subplot(charts[1]), scores, colours)
     figure.legend(
-        handles=[
-            Patch(color=colour, label=name) for colour, name in zip(palette, scores.classes[1:], strict=True)
-        ],
+        handles=[Patch(color=colour, label=name) for colour, name in zip(palette, scores.classes[1:], strict=True)],
         loc="lower left",
         bbox_to_anchor=(0.045, 0.015),
         ncols=8,

@@ -15,8 +15,8 @@ from .cases import Case, Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-CHANNELS = (16, 32, 64)
-_STRIDE = 2 ** (len(CHANNELS) - 1)
+CHANNELS = (8, 16, 32, 64)
+STRIDES = (1, 2, 2)
 LARGEST_PATCH = {2: 192, 3: 48}
 VOXELS_PER_STEP = {2: 2**17, 3: 2 * 48**3}
 LEARNING_RATE = 5e-3
@@ -48,7 +48,7 @@ class Trained(NamedTuple):
 def plan(cases: Sequence[Case], spatial_dims: int) -> Plan:
     """Patches that fit the median case, and as many of them a step as make up the same number of voxels."""
     median = np.median([case.label.shape for case in cases], axis=0)[:spatial_dims]
-    multiple = 2 * _STRIDE
+    multiple = math.prod(STRIDES)
     patch = tuple(min(LARGEST_PATCH[spatial_dims], multiple * math.ceil(size / multiple)) for size in median)
     return Plan(patch, max(1, round(VOXELS_PER_STEP[spatial_dims] / math.prod(patch))))
 
@@ -57,14 +57,21 @@ def unet(spatial_dims: int, channels: int, classes: int) -> nn.Module:
     """A small residual U-Net."""
     from monai.networks.nets import UNet
 
-    strides = (2,) * (len(CHANNELS) - 1)
-    network: nn.Module = UNet(spatial_dims, channels, classes, CHANNELS, strides, num_res_units=1)
+    import os
+
+    network: nn.Module = UNet(
+        spatial_dims,
+        channels,
+        classes,
+        CHANNELS,
+        STRIDES,
+        num_res_units=int(os.environ.get("NRU", "0")),
+        norm=os.environ.get("NORM", "batch"),
+    )
     return network
 
 
-def augmentation(
-    spatial_dims: int, flip_axes: Sequence[int]
-) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+def augmentation(spatial_dims: int, flip_axes: Sequence[int]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     """Rotations, flips and intensity noise. Only axes within the patch are flipped."""
     from monai import transforms
 
@@ -72,17 +79,11 @@ def augmentation(
     ranges = {f"range_{axis}": MAX_ROTATION for axis in "xyz"[: 1 if spatial_dims == 2 else 3]}
     compose: Callable[[dict[str, Tensor]], dict[str, Tensor]] = transforms.Compose(
         [
-            transforms.RandRotated(
-                keys, prob=0.3, mode=("bilinear", "nearest"), padding_mode="reflection", **ranges
-            ),
-            *[
-                transforms.RandFlipd(keys, prob=0.5, spatial_axis=axis)
-                for axis in flip_axes
-                if axis < spatial_dims
-            ],
-            transforms.RandScaleIntensityd("image", factors=0.15, prob=0.5),
-            transforms.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3),
-            transforms.RandGaussianNoised("image", std=0.05, prob=0.5),
+            transforms.RandRotated(keys, prob=0.3, mode=("bilinear", "nearest"), padding_mode="reflection", **ranges),
+            *[transforms.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes if axis < spatial_dims],
+            transforms.RandScaleIntensityd("image", factors=0.1, prob=0.5),
+            transforms.RandAdjustContrastd("image", gamma=(0.9, 1.1), prob=0.3),
+            transforms.RandGaussianNoised("image", std=0.03, prob=0.5),
             transforms.EnsureTyped(keys, dtype=(torch.float32, torch.uint8), track_meta=False),
         ]
     )
@@ -108,7 +109,7 @@ class PatchSampler:
         """Coordinates of up to `_CANDIDATES` voxels of each class that the case has."""
         flat = label.flatten()
         centres = []
-        for value in flat.unique():
+        for value in torch.unique(flat):
             positions = (flat == value).nonzero().squeeze(1)
             drawn = torch.from_numpy(self._rng.permutation(len(positions))[:_CANDIDATES])
             centres.append(torch.stack(torch.unravel_index(positions[drawn], label.shape), dim=1))
@@ -116,7 +117,7 @@ class PatchSampler:
 
     def draw(self) -> dict[str, Tensor]:
         """Image (channels, *patch) and label (1, *patch) of one patch."""
-        index = self._rng.integers(len(self._cases))
+        index = int(self._rng.integers(len(self._cases)))
         case = self._cases[index]
         by_class = self._centres[index]
         candidates = by_class[self._rng.integers(len(by_class))]
@@ -176,7 +177,7 @@ def train(
         logits = network(images)
         value = loss(logits, labels)
         optimizer.zero_grad()
-        value.backward()
+        torch.autograd.backward(value)
         optimizer.step()
         schedule.step()
         losses.append(value.item())
@@ -193,7 +194,7 @@ def predict(model: nn.Module, case: Case, sizes: Plan, device: torch.device) -> 
     slices = sizes.spatial_dims == 2
     inputs = case.image.movedim(-1, 0) if slices else case.image[None]
     labels = []
-    for part in inputs.split(sizes.batch):
+    for part in torch.split(inputs, sizes.batch):
         logits = sliding_window_inference(
             part.to(device), sizes.patch, sizes.batch, model, overlap=0.25, mode="gaussian"
         )
