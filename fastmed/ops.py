@@ -189,20 +189,21 @@ def _setup_region_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx: Any, gradient: Tensor, scale: Tensor | None) -> tuple[Tensor | None, ...]:
-    input, target, mask = ctx.saved_tensors[:3]
+def _backward(ctx: Any, saved: tuple[Tensor, ...], gradient: Tensor, scale: Tensor | None) -> tuple[Any, ...]:
+    input, target, mask, *_ = saved
     grad_input = torch.ops.fastmed.region_sums_backward(
         input, target, mask, ctx.activation, ctx.ignore_index, gradient, scale, ctx.backend
     )
     return (grad_input, *[None] * (ctx.arguments - 1))
 
 
-def _backward_region_sums(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return _backward(ctx, gradient, None)
+def _backward_region_sums(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    return _backward(ctx, ctx.saved_tensors, gradient, None)
 
 
-def _backward_region_loss(ctx: Any, scale: Tensor, _gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-    return _backward(ctx, ctx.saved_tensors[3], scale)
+def _backward_region_loss(ctx: Any, scale: Tensor, _gradient: Tensor | None) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    return _backward(ctx, saved, saved[-1], scale)
 
 
 def _refuse_double_backward(ctx: Any, *_gradients: Tensor) -> None:

@@ -18,7 +18,8 @@ from fastmed import dispatch
 REQUIRED: tuple[str, ...] = tuple(filter(None, os.environ.get("FASTMED_REQUIRED_BACKENDS", "").split(",")))
 # Device on which tests make their tensors; "cuda" runs the same tests on a GPU.
 DEVICE = os.environ.get("FASTMED_TEST_DEVICE", "cpu")
-torch.set_default_device(DEVICE)
+if DEVICE != "cpu":
+    torch.set_default_device(DEVICE)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -44,7 +44,7 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
 def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Targets (N, C, V); a label out of range has no class."""
     classes = torch.arange(num_classes, device=labels.device)
-    return (labels.to(torch.int64).unsqueeze(1) == classes.view(1, -1, 1)).to(dtype)
+    return (labels.unsqueeze(1) == classes.view(1, -1, 1)).to(dtype)
 
 
 class _Expanded(NamedTuple):
@@ -69,6 +69,8 @@ def _expand(operands: RegionInput) -> _Expanded:
         if ignore_index is not None:
             weight = weight * (target != ignore_index)
     else:
+        # torch compares few of the unsigned types.
+        target = target.to(torch.int64)
         dense = _one_hot(target, classes, dtype)
         wrong = (target < 0) | (target >= classes)
         if ignore_index is not None:

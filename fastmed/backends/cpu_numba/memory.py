@@ -52,12 +52,12 @@ def empty_like(tensor: Tensor) -> Tensor:
 
 
 @elementwise
-def _from_bfloat16(bits: int) -> float:
+def _from_bfloat16(bits: Any) -> Any:
     return float_of_bits(_I(bits) << _I(16))
 
 
 @elementwise
-def _from_float16(bits: int) -> float:
+def _from_float16(bits: Any) -> Any:
     magnitude = _I(bits) & _I(0x7FFF)
     # 2^112 moves the exponent bias from 15 to 127, subnormals included.
     value = float_of_bits(magnitude << _I(13)) * _F(2.0**112)
@@ -67,14 +67,14 @@ def _from_float16(bits: int) -> float:
 
 
 @elementwise
-def _to_bfloat16(value: float) -> int:
+def _to_bfloat16(value: Any) -> Any:
     bits = bits_of_float(value)
     rounded = (bits + _I(0x7FFF) + ((bits >> _I(16)) & _I(1))) >> _I(16)
     return np.uint16((rounded if value == value else _I(0x7FC0)) & _I(0xFFFF))
 
 
 @elementwise
-def _to_float16(value: float) -> int:
+def _to_float16(value: Any) -> Any:
     bits = bits_of_float(value)
     sign = (bits >> _I(16)) & _I(0x8000)
     magnitude = bits & _I(0x7FFFFFFF)

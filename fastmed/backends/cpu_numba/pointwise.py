@@ -33,7 +33,7 @@ _F = np.float32
 
 
 @elementwise
-def _sigmoid(x: float, t: float) -> float:
+def _sigmoid(x: Any, t: Any) -> Any:
     """The sigmoid of x from t = exp(-|x|)."""
     reciprocal = _F(1.0) / (_F(1.0) + t)
     return reciprocal if x >= _F(0.0) else t * reciprocal

@@ -53,7 +53,7 @@ _LN2_LOW = _F(-2.12194440e-4)
 
 
 @elementwise
-def exp_non_positive(x: float) -> float:
+def exp_non_positive(x: Any) -> Any:
     """exp(x) for x <= 0; 0 below -87.7, where float32 turns subnormal."""
     x = _F(-88.0) if x < _F(-88.0) else x
     k = np.floor(x * _LOG2_E + _F(0.5))
@@ -69,7 +69,7 @@ def exp_non_positive(x: float) -> float:
 
 
 @elementwise
-def log_positive(x: float) -> float:
+def log_positive(x: Any) -> Any:
     """log(x) for finite x in [1, 2^127]; NaN and infinity propagate."""
     # Numba computes in 64 bits, for which there is no vector shift: cut back to 32 at once.
     bits = np.int32(bits_of_float(x) - np.int32(0x3F3504F3))
@@ -87,7 +87,7 @@ def log_positive(x: float) -> float:
 
 
 @elementwise
-def log1p_unit(t: float) -> float:
+def log1p_unit(t: Any) -> Any:
     """log(1 + t) for t in [0, 1], to relative accuracy also for small t."""
     # log(1 + t) / t interpolated at the Chebyshev nodes of [0, 1] (1.4e-8), in Estrin's order.
     t2 = t * t
