@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,9 +35,25 @@ def test_info_says_why_a_backend_is_not_available(capsys, monkeypatch):
     assert "region_sums: not available: cannot be imported: No module named" in capsys.readouterr().out
 
 
-def test_info_says_why_there_is_no_extension(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastmed.backends.native", None)
-    assert info._extension()["build"].startswith("none: ")
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (None, {"build": "none"}),
+        (
+            {"compiler": "GCC 12.2", "cuda": None, "architectures": []},
+            {"build": "CPU only", "compiler": "GCC 12.2"},
+        ),
+        (
+            {"compiler": "GCC 12.2", "cuda": "13.0", "architectures": ["sm_80", "sm_90"]},
+            {"build": "CUDA 13.0: sm_80, sm_90", "compiler": "GCC 12.2"},
+        ),
+    ],
+    ids=["missing", "cpu", "cuda"],
+)
+def test_info_describes_the_build_of_the_extension(build, expected, monkeypatch):
+    native = SimpleNamespace(build_info=lambda: build)
+    monkeypatch.setitem(sys.modules, "fastmed.backends.native", native)
+    assert info._extension() == expected
 
 
 def test_info_needs_no_extra():

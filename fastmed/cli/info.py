@@ -6,7 +6,6 @@ import argparse
 import importlib
 import os
 import platform
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -58,13 +57,15 @@ def _backends() -> dict[str, str]:
     return rows
 
 
-def _extension() -> Mapping[str, str]:
+def _extension() -> dict[str, str]:
     try:
-        native = importlib.import_module("fastmed.backends.native")
+        build = importlib.import_module("fastmed.backends.native").build_info()
     except ImportError as error:
         return {"build": f"none: {error}"}
-    build: Mapping[str, object] = native.build_info()
-    return {name: str(value) for name, value in build.items()}
+    if build is None:
+        return {"build": "none"}
+    cuda = "CPU only" if build["cuda"] is None else f"CUDA {build['cuda']}: {', '.join(build['architectures'])}"
+    return {"build": cuda, "compiler": build["compiler"]}
 
 
 def _machine() -> dict[str, str]:
