@@ -97,13 +97,12 @@ def _demonstrate(options: argparse.Namespace) -> None:
 
     from ..demo import comparison, figure, report, training
     from ..functional import confusion_counts
-    from ..losses import DiceCELoss
 
     console = Console(highlight=False)
     console.print(f"[bold]{split.title}[/]: {split.description}\n")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = training.plan(split.train, int(options.approach[0]))
-    fused, monai = DiceCELoss(), comparison.monai_dice_ce()
+    fused, monai = comparison.fused_dice_ce(), comparison.monai_dice_ce()
     loss: Loss = fused if options.loss == "fastmed" else monai
     with _progress(console, options.steps, "training") as on_step:
         trained = training.train(

@@ -15,7 +15,10 @@ from .training import smoothed
 
 _BACKGROUND, _PANEL, _TEXT, _MUTED = "#0d1117", "#161b22", "#e6edf3", "#8b949e"
 _PALETTE = ("#4cc9f0", "#f72585", "#ffd166", "#06d6a0", "#b388ff", "#ff8c42", "#9ef01a", "#5e7ce2")
-_OPACITY = 0.62
+_OPACITY = 0.66
+# Inches: height of a row of planes, width of the charts, and what is around them.
+_ROW, _CHARTS = 2.5, 4.0
+_LEFT, _BETWEEN, _RIGHT, _TOP, _BOTTOM = 0.75, 1.35, 0.4, 1.35, 0.7
 
 
 def _planes(label: Tensor) -> list[tuple[str, int, int]]:
@@ -37,24 +40,26 @@ def _show(axes: Any, plane: Tensor, aspect: float, colours: Any = None, labels: 
     axes.spines[:].set_visible(False)
 
 
-def _draw_planes(figure: Any, grid: Any, case: Case, prediction: Tensor, colours: Any) -> None:
-    """Rows: image, truth, prediction. Columns: planes, as wide as what they show."""
-    planes = _planes(case.label)
+def _across(axis: int) -> tuple[int, int]:
+    """The axes that a plane shows, to the right and upwards."""
+    first, second = (other for other in range(3) if other != axis)
+    return first, second
+
+
+def _proportions(case: Case) -> list[float]:
+    """Width of each plane over its height, as the body has them."""
     extent = [size * mm for size, mm in zip(case.label.shape, case.spacing, strict=True)]
-    across = [[other for other in range(3) if other != axis] for _, axis, _ in planes]
-    panels = grid.subgridspec(
-        3,
-        3,
-        width_ratios=[extent[first] / extent[second] for first, second in across],
-        wspace=0.04,
-        hspace=0.06,
-    )
+    return [extent[first] / extent[second] for first, second in map(_across, range(3))]
+
+
+def _draw_planes(figure: Any, panels: Any, case: Case, prediction: Tensor, colours: Any) -> None:
+    """Rows: image, truth, prediction. Columns: sagittal, coronal, axial."""
     rows = (("image", None), ("truth", case.label), ("prediction", prediction))
-    for column, ((name, axis, position), (first, second)) in enumerate(zip(planes, across, strict=True)):
+    for column, (name, axis, position) in enumerate(_planes(case.label)):
+        first, second = _across(axis)
         aspect = case.spacing[second] / case.spacing[first]
         for row, (title, labels) in enumerate(rows):
             axes = figure.add_subplot(panels[row, column])
-            axes.set_facecolor("black")
             overlay = None if labels is None else labels.select(axis, position)
             _show(axes, case.image[0].select(axis, position), aspect, colours, overlay)
             if row == 0:
@@ -131,21 +136,42 @@ def draw(
 
     palette = [_PALETTE[index % len(_PALETTE)] for index in range(len(scores.classes) - 1)]
     colours = np.array([(0.0, 0.0, 0.0, 0.0), *[to_rgba(colour, _OPACITY) for colour in palette]])
-    figure = Figure(figsize=(13.0, 8.4), facecolor=_BACKGROUND)
+    proportions = _proportions(case)
+    planes, gap = sum(proportions) * _ROW, 0.1
+    width = _LEFT + planes + 2 * gap + _BETWEEN + _CHARTS + _RIGHT
+    height = _TOP + 3 * _ROW + 2 * gap + _BOTTOM
+    figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
-    figure.text(0.035, 0.955, title, color=_TEXT, fontsize=18, fontweight="bold")
-    figure.text(0.035, 0.92, subtitle, color=_MUTED, fontsize=10.5)
-    grid = figure.add_gridspec(
-        1, 2, width_ratios=(2.1, 1.0), left=0.055, right=0.965, top=0.86, bottom=0.085, wspace=0.22
+    figure.text(0.3 / width, 1 - 0.5 / height, title, color=_TEXT, fontsize=18, fontweight="bold")
+    figure.text(0.3 / width, 1 - 0.8 / height, subtitle, color=_MUTED, fontsize=10.5)
+    panels = figure.add_gridspec(
+        3,
+        3,
+        width_ratios=proportions,
+        left=_LEFT / width,
+        right=(_LEFT + planes + 2 * gap) / width,
+        bottom=_BOTTOM / height,
+        top=1 - _TOP / height,
+        wspace=gap / (planes / 3),
+        hspace=gap / _ROW,
     )
-    _draw_planes(figure, grid[0], case, prediction, colours)
-    charts = grid[1].subgridspec(2, 1, height_ratios=(1.35, 1.0), hspace=0.32)
+    _draw_planes(figure, panels, case, prediction, colours)
+    charts = figure.add_gridspec(
+        2,
+        1,
+        height_ratios=(1.5, 1.0),
+        left=1 - (_CHARTS + _RIGHT) / width,
+        right=1 - _RIGHT / width,
+        bottom=_BOTTOM / height,
+        top=1 - _TOP / height,
+        hspace=0.32,
+    )
     _draw_loss(figure.add_subplot(charts[0]), losses)
     _draw_dice(figure.add_subplot(charts[1]), scores, colours)
     figure.legend(
         handles=[Patch(color=colour, label=name) for colour, name in zip(palette, scores.classes[1:], strict=True)],
         loc="lower left",
-        bbox_to_anchor=(0.045, 0.015),
+        bbox_to_anchor=((_LEFT - 0.1) / width, 0.1 / height),
         ncols=8,
         frameon=False,
         labelcolor=_TEXT,
@@ -153,4 +179,4 @@ def draw(
         handlelength=1.0,
         handleheight=1.0,
     )
-    figure.savefig(path, format="png", dpi=110, facecolor=_BACKGROUND)
+    figure.savefig(path, format="png", dpi=120, facecolor=_BACKGROUND)

@@ -17,9 +17,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 CHANNELS = (8, 16, 32, 64)
 STRIDES = (1, 2, 2)
-LARGEST_PATCH = {2: 192, 3: 48}
-VOXELS_PER_STEP = {2: 2**17, 3: 2 * 48**3}
-LEARNING_RATE = 3e-3
+LARGEST_PATCH = {2: 96, 3: 32}
+VOXELS_PER_STEP = {2: 2**17, 3: 2**18}
+LEARNING_RATE = 1e-2
 MAX_ROTATION = math.radians(15)
 _CANDIDATES = 20_000
 
