@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..demo.cases import Split
     from ..demo.training import Loss
 
-_DEFAULT_STEPS = 300
+_DEFAULT_STEPS = 240
 _PACKAGES = ("monai", "nilearn", "nibabel", "matplotlib", "rich")
 
 
@@ -99,7 +99,7 @@ def _demonstrate(options: argparse.Namespace) -> None:
     from ..functional import confusion_counts
 
     console = Console(highlight=False)
-    console.print(f"[bold]{split.title}[/]: {split.description}\n")
+    console.print(f"{split.title}: {split.description}\n", markup=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = training.plan(split.train, int(options.approach[0]))
     fused, monai = comparison.fused_dice_ce(), comparison.monai_dice_ce()
@@ -142,7 +142,7 @@ def _demonstrate(options: argparse.Namespace) -> None:
         "batch": sizes.batch,
         **report.as_json(scores, rows, trained.losses),
     }
-    subtitle = f"{split.test[0].name}, held out: mean foreground Dice {scores.mean_foreground_dice:.3f}"
+    subtitle = f"{split.test[0].name}: held out; {report.summary(scores)}"
     _write(
         {
             picture: lambda path: figure.draw(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from .. import losses as fastmed
+from ..losses import DiceCELoss
 from .training import Loss
 
 
@@ -99,15 +99,15 @@ def compare(losses: Mapping[str, Loss], logits: Tensor, labels: Tensor, rounds: 
 
 def monai_dice_ce() -> Loss:
     """MONAI's loss, the Dice pooled over the batch: a class that one patch lacks is in another."""
-    from monai.losses import DiceCELoss
+    from monai.losses import DiceCELoss as MonaiDiceCELoss
 
-    loss: Loss = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
+    loss: Loss = MonaiDiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
     return loss
 
 
 def fused_dice_ce() -> Loss:
     """The same loss in one pass."""
-    return fastmed.DiceCELoss(pool="batch")
+    return DiceCELoss(pool="batch")
 
 
 def compiled(loss: Loss, logits: Tensor, labels: Tensor) -> Loss | None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -65,11 +66,16 @@ def print_scores(console: Console, scores: Scores) -> None:
     for name in COLUMNS:
         table.add_column(name, justify="right")
     for index, label in enumerate(scores.classes):
-        table.add_row(label, *[_number(values[index]) for values in scores.by_class.values()])
+        table.add_row(escape(label), *[_number(values[index]) for values in scores.by_class.values()])
     console.print(table)
+    console.print(f"{summary(scores)}\n")
+
+
+def summary(scores: Scores) -> str:
+    """The mean foreground Dice and over how many cases it is."""
     cases = len(scores.foreground_dice)
-    over = next(iter(scores.foreground_dice)) if cases == 1 else f"mean of {cases} held-out patients"
-    console.print(f"Mean foreground Dice [bold]{scores.mean_foreground_dice:.3f}[/] ({over})\n")
+    over = "" if cases == 1 else f" of {cases} held-out patients"
+    return f"mean foreground Dice{over} {scores.mean_foreground_dice:.3f}"
 
 
 def print_comparison(console: Console, rows: Sequence[Measurement], shape: Sequence[int]) -> None:
