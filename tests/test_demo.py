@@ -251,8 +251,9 @@ class TestBadInput:
 
 class TestRun:
     @pytest.fixture(autouse=True)
-    def _without_compiler(self, monkeypatch):
-        """Compiling takes half a minute; the loss as it is stands in for the compiled one."""
+    def _quick(self, monkeypatch):
+        """A small batch, and the loss as it is in place of the compiled one, which takes half a minute."""
+        monkeypatch.setattr(training, "VOXELS_PER_STEP", {2: 2**10, 3: 2**13})
         monkeypatch.setattr(torch, "compile", lambda loss: loss)
 
     @pytest.mark.parametrize("approach", ["2d", "3d"])

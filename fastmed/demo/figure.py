@@ -31,7 +31,9 @@ def _planes(label: Tensor) -> list[tuple[str, int, int]]:
 
 def _show(axes: Any, plane: Tensor, aspect: float, colours: Any = None, labels: Tensor | None = None) -> None:
     """A plane with its first axis to the right and its second upwards, and labels over it."""
-    axes.imshow(plane.T, cmap="gray", origin="lower", aspect=aspect, vmin=0.0, vmax=1.0, interpolation="bilinear")
+    axes.imshow(
+        plane.T.numpy(), cmap="gray", origin="lower", aspect=aspect, vmin=0.0, vmax=1.0, interpolation="bilinear"
+    )
     if labels is not None:
         overlay = colours[labels.T.numpy()]
         axes.imshow(overlay, origin="lower", aspect=aspect, interpolation="nearest")
