@@ -119,14 +119,14 @@ def _demonstrate(options: argparse.Namespace) -> None:
     scores = report.score(split.classes, [case.name for case in split.test], counts)
     report.print_scores(console, scores)
 
-    losses = {"MONAI DiceCELoss": monai}
+    losses = {"MONAI": monai}
     with console.status("compiling MONAI's loss"):
         compiled = comparison.compiled(monai, trained.logits, trained.labels)
     if compiled is None:
         console.print("torch.compile found no working compiler here: MONAI's compiled loss is left out.")
     else:
-        losses["MONAI, torch.compile"] = compiled
-    losses["fastmed DiceCELoss"] = fused
+        losses["MONAI, compiled"] = compiled
+    losses["fastmed"] = fused
     rows = comparison.compare(losses, trained.logits, trained.labels)
     report.print_comparison(console, rows, trained.logits.shape)
 

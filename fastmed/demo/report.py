@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -59,16 +60,21 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
+def _table(title: str) -> Table:
+    """A table that fits 80 columns."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
 def print_scores(console: Console, scores: Scores) -> None:
     """One row a class, and the mean foreground Dice."""
-    table = Table(title="Held out, from confusion_counts", title_justify="left")
+    table = _table("Held out, from confusion_counts")
     table.add_column("class")
     for name in COLUMNS:
         table.add_column(name, justify="right")
     for index, label in enumerate(scores.classes):
         table.add_row(escape(label), *[_number(values[index]) for values in scores.by_class.values()])
     console.print(table)
-    console.print(f"{summary(scores)}\n")
+    console.print(f"\n{summary(scores)}\n")
 
 
 def summary(scores: Scores) -> str:
@@ -80,7 +86,7 @@ def summary(scores: Scores) -> str:
 
 def print_comparison(console: Console, rows: Sequence[Measurement], shape: Sequence[int]) -> None:
     """One row a loss; time as a multiple of the last row's, which is the fused loss."""
-    table = Table(title=f"Dice + CE on the last training step, logits {tuple(shape)}", title_justify="left")
+    table = _table(f"Dice + CE on the last training step, logits {tuple(shape)}")
     table.add_column("loss")
     for name in ("value", "gradient diff.", "fwd + bwd", "ratio", "kept for bwd"):
         table.add_column(name, justify="right")
@@ -98,7 +104,7 @@ def print_comparison(console: Console, rows: Sequence[Measurement], shape: Seque
 
 
 def _size(count: int) -> str:
-    return f"{count} B" if count < 1024 else f"{count / 2**20:.2f} MiB"
+    return f"{count / 2**10:.1f} KiB" if count < 2**20 else f"{count / 2**20:.1f} MiB"
 
 
 def as_json(scores: Scores, rows: Sequence[Measurement], losses: Sequence[float]) -> dict[str, Any]:
