@@ -48,11 +48,11 @@ def benchmark_table(kind: str) -> str:
                 rows.append([row["case"], row["provider"], f"failed: {row['failed']}", "", ""])
                 continue
             time = f"{row['median_s'] * 1e3:.3g} ± {row['iqr_s'] * 1e3:.2g}"
-            cells = [row["case"], row["provider"], time, f"{row['times_fastmed']:.2f}", f"{row['share_of_copy']:.0%}"]
-            rows.append(cells)
+            ratio, share = f"{row['times_fastmed']:.2f}", f"{row['share_of_copy']:.0%}"
+            rows.append([row["case"], row["provider"], time, ratio, share])
         parts.append(
-            f"{about['device']}, {about['cores']} cores, torch {versions['torch']}, MONAI {versions.get('monai', '-')}, "
-            f"{about['date']}; copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n"
+            f"{about['device']}, {about['cores']} cores, torch {versions['torch']}, "
+            f"MONAI {versions.get('monai', '-')}, {about['date']}; copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n"
             + _table(["case", "provider", "ms, median ± IQR", "times fastmed's", "of copy bandwidth"], rows)
         )
     return "\n".join(parts) or _NOT_MEASURED
@@ -64,17 +64,26 @@ def demo_tables() -> str:
     if not path.exists():
         return _NOT_MEASURED
     content = _read(path)
-    by_class = content["by_class"]
-    classes = content["classes"]
-    scores = [[name, *(f"{by_class[metric][i]:.3f}" for metric in by_class)] for i, name in enumerate(classes)]
+    scores = [[label, *(f"{value:.3f}" for value in by.values())] for label, by in content["by_class"].items()]
+    metrics = list(next(iter(content["by_class"].values())))
     losses = []
-    for row in content["comparison"]:
-        cells = [row["name"], f"{row['value']:.6f}", f"{row['gradient_difference']:.1e}", f"{row['seconds'] * 1e3:.1f}"]
-        losses.append([*cells, f"{row['ratio']:.1f}", f"{row['bytes_kept'] / 1e6:.2f}"])
-    header = ["loss", "value", "largest gradient difference", "ms, forward + backward", "times fastmed's", "MB kept"]
+    fused = content["loss_comparison"][-1]
+    for row in content["loss_comparison"]:
+        time = f"{row['seconds'] * 1e3:.1f}"
+        cells = [row["name"], f"{row['value']:.6f}", f"{row['gradient_difference']:.1e}", time]
+        losses.append([*cells, f"{row['seconds'] / fused['seconds']:.1f}", f"{row['kept_bytes'] / 1e6:.2f}"])
+    header = [
+        "loss",
+        "value",
+        "gradient difference",
+        "ms, forward + backward",
+        "times fastmed's",
+        "MB kept for backward",
+    ]
     return (
-        f"{_table(['class', *by_class], scores)}\nMean foreground Dice {content['mean_foreground_dice']:.3f} after "
-        f"{content['steps']} steps (`benchmarks/results/demo.json`).\n\n{_table(header, losses)}"
+        f"{_table(['class', *metrics], scores)}\nMean foreground Dice {content['mean_foreground_dice']:.3f} after "
+        f"{content['steps']} steps, {content['threads']} threads, torch {content['torch']}. The losses, on the tensors "
+        f"of the last training step:\n\n{_table(header, losses)}\n(`{path.relative_to(_ROOT)}`)\n"
     )
 
 
