@@ -52,7 +52,8 @@ def benchmark_table(kind: str) -> str:
             rows.append([row["case"], row["provider"], time, ratio, share])
         parts.append(
             f"{about['device']}, {about['cores']} cores, torch {versions['torch']}, "
-            f"MONAI {versions.get('monai', '-')}, {about['date']}; copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n"
+            f"MONAI {versions.get('monai', '-')}, {about['date']}; "
+            f"copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n"
             + _table(["case", "provider", "ms, median ± IQR", "times fastmed's", "of copy bandwidth"], rows)
         )
     return "\n".join(parts) or _NOT_MEASURED
