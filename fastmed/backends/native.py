@@ -34,7 +34,7 @@ def unavailable_reason() -> str | None:
 
 
 def build_info() -> _native.BuildInfo | None:
-    """Compiler, CUDA version (None without CUDA) and GPU architectures of the extension; None if it is missing."""
+    """Compiler, CUDA version (or None) and architectures of the extension; None if it is missing."""
     return None if _missing else _native.build_info()
 
 
