@@ -1,0 +1,163 @@
+"""What every kernel shares: the statistics by bit, tile loads, and arithmetic that costs few instructions."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ... import contract
+
+TP = tl.constexpr(contract.TP)
+PRED = tl.constexpr(contract.PRED)
+PRED_SQ = tl.constexpr(contract.PRED_SQ)
+TARGET = tl.constexpr(contract.TARGET)
+TARGET_SQ = tl.constexpr(contract.TARGET_SQ)
+NLL_POS = tl.constexpr(contract.NLL_POS)
+NLL_NEG = tl.constexpr(contract.NLL_NEG)
+WEIGHT = tl.constexpr(contract.WEIGHT)
+STATISTICS = tl.constexpr(contract.STATISTICS)
+# One more row of partial sums, after the statistics: labels out of range.
+INVALID = tl.constexpr(contract.STATISTICS)
+
+HAS_TP = tl.constexpr(1 << contract.TP)
+HAS_PRED = tl.constexpr(1 << contract.PRED)
+HAS_PRED_SQ = tl.constexpr(1 << contract.PRED_SQ)
+HAS_TARGET = tl.constexpr(1 << contract.TARGET)
+HAS_TARGET_SQ = tl.constexpr(1 << contract.TARGET_SQ)
+HAS_NLL_POS = tl.constexpr(1 << contract.NLL_POS)
+HAS_NLL_NEG = tl.constexpr(1 << contract.NLL_NEG)
+HAS_WEIGHT = tl.constexpr(1 << contract.WEIGHT)
+HAS_INVALID = tl.constexpr(1 << contract.STATISTICS)
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+
+
+@triton.jit
+def _divided_reciprocal(value):
+    return 1.0 / value
+
+
+@triton.jit
+def _approximate_reciprocal(value):
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [value], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def _library_log2(value):
+    return tl.log2(value)
+
+
+@triton.jit
+def _approximate_log2(value):
+    return tl.inline_asm_elementwise(
+        "lg2.approx.ftz.f32 $0, $1;", "=f,f", [value], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+# The interpreter runs no PTX. On the GPU the library's forms guard against arguments that never occur here
+# (1 <= value), for 4 and 20 instructions.
+INTERPRETED = not isinstance(_divided_reciprocal, triton.JITFunction)
+reciprocal = _divided_reciprocal if INTERPRETED else _approximate_reciprocal
+log2 = _library_log2 if INTERPRETED else _approximate_log2
+
+
+@triton.jit
+def log1p(value):
+    """log(1 + value) for value in [0, 1]: relative error 2e-7, without the special function unit."""
+    series = value * -0.003244023537263274 + 0.019851453602313995
+    series = series * value - 0.056959521025419235
+    series = series * value + 0.10603653639554977
+    series = series * value - 0.15305592119693756
+    series = series * value + 0.1967593878507614
+    series = series * value - 0.24954134225845337
+    series = series * value + 0.3332996368408203
+    series = series * value - 0.4999990165233612
+    return (series * value + 1.0) * value
+
+
+@triton.jit
+def load(pointer, lane, stride, inside):
+    """A tile from `pointer` on; elements that are not inside read as zero."""
+    address = pointer + lane * stride
+    if inside is None:
+        return tl.load(address)
+    else:
+        return tl.load(address, mask=inside, other=0)
+
+
+@triton.jit
+def load_labels(pointer, lane, stride, inside):
+    """Labels as int32, or as int64 if their type is wider."""
+    labels = load(pointer, lane, stride, inside)
+    if pointer.dtype.element_ty == tl.int64 or pointer.dtype.element_ty == tl.uint32:
+        return labels.to(tl.int64)
+    else:
+        return labels.to(tl.int32)
+
+
+@triton.jit
+def load_weight(pointer, lane, stride, inside, kept):
+    """Voxel weights, zero where not kept or not inside. None stands for ones, for all kept and for all inside."""
+    weight = None
+    if pointer is not None:
+        weight = load(pointer, lane, stride, inside).to(tl.float32)
+    if kept is not None:
+        weight = tl.where(kept, 1.0 if weight is None else weight, 0.0)
+    if inside is not None:
+        weight = tl.where(inside, 1.0 if weight is None else weight, 0.0)
+    return weight
+
+
+@triton.jit
+def tile_range(tile, voxels, BLOCK: tl.constexpr, TAIL: tl.constexpr):
+    """First voxel of a tile, its lanes, and which lie inside the volume (None: all)."""
+    start = tl.cast(tile, tl.int64) * BLOCK
+    lane = tl.arange(0, BLOCK).to(tl.int64)
+    inside = start + lane < voxels if TAIL else None
+    return start, lane, inside
+
+
+@triton.jit
+def add(total, value, FOLD: tl.constexpr):
+    """Adds a tile to an accumulator that holds one number for `FOLD` neighbours, which lie in one thread."""
+    if FOLD == 1:
+        return total + value
+    else:
+        return total + tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
+
+
+@triton.jit
+def add_where(hit, total, value, FOLD: tl.constexpr):
+    """Adds a tile where `hit`; without folding this compiles to one predicated addition."""
+    if FOLD == 1:
+        return tl.where(hit, total + value, total)
+    else:
+        return add(total, tl.where(hit, value, 0.0), FOLD)
+
+
+@triton.jit
+def store_partial(pointer, row, total):
+    """Stores the sum of an accumulator tile as the partial sum in this row."""
+    tl.store(pointer + row, tl.sum(total, 0))
+
+
+@triton.jit
+def weigh(weight, value):
+    """Weight times value; None stands for ones."""
+    if weight is None:
+        return value
+    else:
+        return weight * value
+
+
+@triton.jit
+def clean(weight, value):
+    """The value, and zero at removed voxels, where it may be NaN."""
+    if weight is None:
+        return value
+    else:
+        return tl.where(weight == 0.0, 0.0, value)
