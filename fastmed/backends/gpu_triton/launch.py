@@ -32,13 +32,12 @@ INVALID = STATISTICS
 # up to half as many. Beyond, the registers spill.
 FEW_CLASSES = 16
 FEW_CLASSES_DENSE = 8
-# Above this many classes, accumulators are shared by neighbouring voxels of a thread, to save registers.
-UNFOLDED_CLASSES = 4
 # A sigmoid kernel multiplies up factors of at most 2, one for each tile, in float32.
 TILES_PER_PROGRAM = 64
 # Programs of four warps for each multiprocessor: what its registers hold, with some to spare for balance.
 PROGRAMS_PER_PROCESSOR = 8
 WARPS = 4
+LANES = 32 * WARPS
 WARPS_FINALISE = 8
 # Elements of the tile of partial sums that the second stage reads at once.
 FINALISE_TILE = 2048
@@ -128,15 +127,26 @@ def _bits(statistics: frozenset[int]) -> int:
     return sum(1 << statistic for statistic in statistics)
 
 
+def _block(operands: RegionInput, bytes_per_thread: int) -> int:
+    """Voxels of a tile whose threads read so many bytes of a class at once.
+
+    One voxel a thread where the voxels of a class are not neighbours in memory: no load is wider than that, and
+    a tile that all operands would split among the threads in the same way needs no exchange between these.
+    """
+    if INTERPRETED or operands.input.stride(2) != 1:
+        return LANES
+    return LANES * bytes_per_thread // operands.input.element_size()
+
+
 def _scheme(operands: RegionInput) -> Scheme:
     """The scheme of a pass over the voxels: by activation and number of classes alone."""
     samples, classes, _ = operands.input.shape
     dense = operands.is_dense
     if operands.activation != "softmax":
-        block = 128 if INTERPRETED else 1024
         hard = not (dense and operands.target.dtype.is_floating_point)
         if operands.mask is not None:
             hard = hard and operands.mask.dtype == torch.bool
+        block = _block(operands, 16)
         return Scheme(
             sigmoid.region_fwd_kernel_sigmoid,
             sigmoid.region_bwd_kernel_sigmoid,
@@ -147,14 +157,16 @@ def _scheme(operands: RegionInput) -> Scheme:
         )
     per_class = _is_per_class(operands)
     if classes <= (FEW_CLASSES_DENSE if dense or per_class else FEW_CLASSES):
-        block = 128 if INTERPRETED else 512
+        voxels_per_thread = 4 if classes <= 8 else 2
+        block = _block(operands, voxels_per_thread * operands.input.element_size())
         return Scheme(
             softmax_few.region_fwd_kernel_softmax_few,
             softmax_few.region_bwd_kernel_softmax_few,
             samples,
             block,
             {"C": classes, "DENSE": dense, "PER_CLASS": per_class, "BLOCK": block},
-            {"FOLD": 1 if classes <= UNFOLDED_CLASSES else 4},
+            # One accumulator for all voxels of a thread where registers are scarce, one for each where they are not.
+            {"FOLD": 1 if classes <= 4 else min(voxels_per_thread, block // LANES)},
         )
     # 16 bytes a lane, so that the voxels of one warp lie in one row of the tile.
     block = 32 if INTERPRETED else 32 * 16 // operands.input.element_size()

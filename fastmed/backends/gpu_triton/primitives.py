@@ -82,11 +82,7 @@ def log1p(value):
 @triton.jit
 def load(pointer, lane, stride, inside):
     """A tile from `pointer` on; elements that are not inside read as zero."""
-    address = pointer + lane * stride
-    if inside is None:
-        return tl.load(address)
-    else:
-        return tl.load(address, mask=inside, other=0)
+    return tl.load(pointer + lane * stride, mask=inside, other=0)
 
 
 @triton.jit
@@ -101,24 +97,29 @@ def load_labels(pointer, lane, stride, inside):
 
 @triton.jit
 def load_weight(pointer, lane, stride, inside, kept):
-    """Voxel weights, zero where not kept or not inside. None stands for ones, for all kept and for all inside."""
-    weight = None
-    if pointer is not None:
+    """Voxel weights, zero where not kept; ones, which the compiler folds away, if there is no mask."""
+    if pointer is None:
+        weight = tl.full(kept.shape, 1.0, tl.float32)
+    else:
         weight = load(pointer, lane, stride, inside).to(tl.float32)
-    if kept is not None:
-        weight = tl.where(kept, 1.0 if weight is None else weight, 0.0)
-    if inside is not None:
-        weight = tl.where(inside, 1.0 if weight is None else weight, 0.0)
-    return weight
+    return tl.where(kept, weight, 0.0)
 
 
 @triton.jit
 def tile_range(tile, voxels, BLOCK: tl.constexpr, TAIL: tl.constexpr):
-    """First voxel of a tile, its lanes, and which lie inside the volume (None: all)."""
+    """First voxel of a tile, its lanes, and which lie inside the volume: all but in the last tile."""
     start = tl.cast(tile, tl.int64) * BLOCK
     lane = tl.arange(0, BLOCK).to(tl.int64)
-    inside = start + lane < voxels if TAIL else None
+    inside = tl.full((BLOCK,), True, tl.int1)
+    if TAIL:
+        inside = start + lane < voxels
     return start, lane, inside
+
+
+@triton.jit
+def clean(weight, value):
+    """The value, and zero at removed voxels, where it may be NaN."""
+    return tl.where(weight == 0.0, 0.0, value)
 
 
 @triton.jit
@@ -137,27 +138,3 @@ def add_where(hit, total, value, FOLD: tl.constexpr):
         return tl.where(hit, total + value, total)
     else:
         return add(total, tl.where(hit, value, 0.0), FOLD)
-
-
-@triton.jit
-def store_partial(pointer, row, total):
-    """Stores the sum of an accumulator tile as the partial sum in this row."""
-    tl.store(pointer + row, tl.sum(total, 0))
-
-
-@triton.jit
-def weigh(weight, value):
-    """Weight times value; None stands for ones."""
-    if weight is None:
-        return value
-    else:
-        return weight * value
-
-
-@triton.jit
-def clean(weight, value):
-    """The value, and zero at removed voxels, where it may be NaN."""
-    if weight is None:
-        return value
-    else:
-        return tl.where(weight == 0.0, 0.0, value)

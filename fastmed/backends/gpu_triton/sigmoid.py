@@ -33,7 +33,6 @@ from .primitives import (
     log2,
     reciprocal,
     tile_range,
-    weigh,
 )
 
 
@@ -41,24 +40,17 @@ from .primitives import (
 def _load_elements(
     x, target, mask, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE: tl.constexpr
 ):
-    """Logits, target and weight of one tile, and where a label is out of range (None for dense targets)."""
+    """Logits, target and weight of one tile, and where a label is out of range."""
     logits = load(x + start * x_sv, lane, x_sv, inside).to(tl.float32)
-    kept = None
-    wrong = None
     if DENSE:
-        raw = load(target + start * target_sv, lane, target_sv, inside)
-        dense = raw.to(tl.float32)
-        if ignore_index is not None:
-            kept = dense != ignore_index
+        dense = load(target + start * target_sv, lane, target_sv, inside).to(tl.float32)
+        kept = inside & (dense != ignore_index) if ignore_index is not None else inside
+        wrong = kept & False
     else:
-        raw = load_labels(target + start * target_sv, lane, target_sv, inside)
-        dense = tl.where(raw == c, 1.0, 0.0)
-        wrong = (raw < 0) | (raw >= classes)
-        if ignore_index is not None:
-            kept = raw != ignore_index
-            wrong = wrong & kept
-        if inside is not None:
-            wrong = wrong & inside
+        labels = load_labels(target + start * target_sv, lane, target_sv, inside)
+        dense = tl.where(labels == c, 1.0, 0.0)
+        kept = inside & (labels != ignore_index) if ignore_index is not None else inside
+        wrong = kept & ((labels < 0) | (labels >= classes))
     weight = load_weight(mask + start * mask_sv if mask is not None else None, lane, mask_sv, inside, kept)
     return clean(weight, logits), clean(weight, dense), weight, wrong
 
@@ -82,8 +74,8 @@ def _accumulate(
         p, _, decay = _sigmoid(logits)
     else:
         p = logits
-    weighted_p = weigh(weight, p)
-    weighted_target = weigh(weight, target)
+    weighted_p = weight * p
+    weighted_target = weight * target
     if HAS_TP & WANTED:
         tp += weighted_p * target
     if HAS_PRED & WANTED:
@@ -97,7 +89,7 @@ def _accumulate(
     if HAS_WEIGHT & WANTED:
         wgt += weight
     if HAS_NLL_POS & WANTED:
-        opposite = (1.0 if weight is None else weight) - weighted_target
+        opposite = weight - weighted_target
         falling = tl.maximum(-logits, 0.0)
         rising = tl.maximum(logits, 0.0)
         if HARD:
@@ -212,12 +204,8 @@ def _gradient_tile(
         gradient = p * complement * by_p + (by_neg * p * (1.0 - dense) - by_pos * complement * dense)
     else:
         gradient = by_tp * dense + (2.0 * by_pred_sq * logits + by_pred)
-    gradient = clean(weight, weigh(weight, gradient))
-    address = dx + start * dx_sv + lane * dx_sv
-    if inside is None:
-        tl.store(address, gradient)
-    else:
-        tl.store(address, gradient, mask=inside)
+    gradient = clean(weight, weight * gradient)
+    tl.store(dx + start * dx_sv + lane * dx_sv, gradient, mask=inside)
 
 
 @triton.jit

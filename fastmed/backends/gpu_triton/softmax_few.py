@@ -36,7 +36,6 @@ from .primitives import (
     log2,
     reciprocal,
     tile_range,
-    weigh,
 )
 
 
@@ -53,12 +52,12 @@ def _load_classes(
     logits = ()
     targets = ()
     weights = ()
-    kept = None
+    kept = inside
     if not DENSE:
         labels = load_labels(target, lane, target_sv, inside)
         targets += (labels,)
         if ignore_index is not None:
-            kept = labels != ignore_index
+            kept = inside & (labels != ignore_index)
     if not PER_CLASS:
         weights += (load_weight(mask, lane, mask_sv, inside, kept),)
     for c in tl.static_range(C):
@@ -66,7 +65,7 @@ def _load_classes(
             dense = load(target, lane, target_sv, inside).to(tl.float32)
             target += target_sc
             if ignore_index is not None:
-                kept = dense != ignore_index
+                kept = inside & (dense != ignore_index)
         if PER_CLASS:
             weights += (load_weight(mask, lane, mask_sv, inside, kept),)
             if mask is not None:
@@ -108,18 +107,16 @@ def _accumulate(
     if HAS_NLL_POS & WANTED:
         log_total = log2(total)
     if HAS_INVALID & WANTED:
-        wrong = (targets[0] < 0) | (targets[0] >= C)
+        wrong = inside & ((targets[0] < 0) | (targets[0] >= C))
         if ignore_index is not None:
             wrong = wrong & (targets[0] != ignore_index)
-        if inside is not None:
-            wrong = wrong & inside
         invalid = add_where(wrong, invalid, tl.full(wrong.shape, 1.0, tl.float32), FOLD)
     new_sums = ()
     for c in tl.static_range(C):
         tp, pred, pred_sq, tgt, tgt_sq, nll, wgt = sums[c]
         weight = weights[c if PER_CLASS else 0]
         p = powers[c] * inverse
-        weighted_p = weigh(weight, p)
+        weighted_p = weight * p
         if HAS_PRED & WANTED:
             pred = add(pred, weighted_p, FOLD)
         if HAS_PRED_SQ & WANTED:
@@ -127,7 +124,7 @@ def _accumulate(
         if HAS_WEIGHT & WANTED:
             wgt = add(wgt, weight, FOLD)
         if DENSE:
-            weighted_target = weigh(weight, targets[c])
+            weighted_target = weight * targets[c]
             if HAS_TP & WANTED:
                 tp = add(tp, weighted_target * p, FOLD)
             if HAS_TARGET & WANTED:
@@ -143,9 +140,9 @@ def _accumulate(
             if HAS_TP & WANTED:
                 tp = add_where(hit, tp, weighted_p, FOLD)
             if HAS_TARGET & WANTED:
-                tgt = add_where(hit, tgt, tl.full(hit.shape, 1.0, tl.float32) if weight is None else weight, FOLD)
+                tgt = add_where(hit, tgt, weight, FOLD)
             if HAS_NLL_POS & WANTED:
-                nll = add_where(hit, nll, weigh(weight, log_total - shifted[c]), FOLD)
+                nll = add_where(hit, nll, weight * (log_total - shifted[c]), FOLD)
         new_sums += ((tp, pred, pred_sq, tgt, tgt_sq, nll, wgt),)
     return new_sums, invalid
 
@@ -259,8 +256,8 @@ def _gradient_tile(
         else:
             g = tl.where(targets[0] == c, 1.0, 0.0)
         p = powers[c] * inverse
-        slope = weigh(weight, by_tp * g + (by_pred_sq * p + by_pred))
-        pull = weigh(weight, by_pos * g)
+        slope = weight * (by_tp * g + (by_pred_sq * p + by_pred))
+        pull = weight * (by_pos * g)
         shared += p * slope - pull
         by_p += (slope,)
         by_nll += (pull,)
@@ -268,10 +265,7 @@ def _gradient_tile(
     for c in tl.static_range(C):
         p = powers[c] * inverse
         value = clean(weights[c if PER_CLASS else 0], p * (by_p[c] - shared) - by_nll[c])
-        if inside is None:
-            tl.store(dx + lane * dx_sv, value)
-        else:
-            tl.store(dx + lane * dx_sv, value, mask=inside)
+        tl.store(dx + lane * dx_sv, value, mask=inside)
         dx += dx_sc
 
 

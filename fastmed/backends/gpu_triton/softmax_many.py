@@ -35,45 +35,48 @@ from .primitives import (
     load_weight,
     log2,
     reciprocal,
-    weigh,
 )
+
+
+# Classes whose loads are in flight together.
+UNROLL = tl.constexpr(4)
 
 
 @triton.jit
 def _tile(tile, voxels, WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr):
-    """First voxel of a tile, its lanes [warps, voxels], and which lie inside the volume (None: all)."""
+    """First voxel of a tile, its lanes [warps, voxels], and which lie inside the volume."""
     start = tl.cast(tile, tl.int64) * (WARPS * BLOCK)
     lane = (tl.arange(0, WARPS)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]).to(tl.int64)
-    inside = start + lane < voxels if TAIL else None
+    inside = tl.full((WARPS, BLOCK), True, tl.int1)
+    if TAIL:
+        inside = start + lane < voxels
     return start, lane, inside
 
 
 @triton.jit
 def _load_voxels(target, mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE: tl.constexpr):
-    """Labels and weight of the voxels of a tile, where these do not depend on the class; else None."""
-    labels = None
-    kept = None
-    if not DENSE:
+    """Labels of a tile (zeros for a dense target), which voxels they keep, and weights that all classes share."""
+    if DENSE:
+        labels = tl.zeros(lane.shape, tl.int32)
+        kept = inside
+    else:
         labels = load_labels(target, lane, target_sv, inside)
-        if ignore_index is not None:
-            kept = labels != ignore_index
-    return labels, load_weight(mask, lane, mask_sv, inside, kept)
+        kept = inside & (labels != ignore_index) if ignore_index is not None else inside
+    return labels, kept, load_weight(mask, lane, mask_sv, inside, kept)
 
 
 @triton.jit
 def _load_class(
-    x, target, mask, x_sv, target_sv, mask_sv, lane, inside, labels, weight, c, ignore_index,
+    x, target, mask, x_sv, target_sv, mask_sv, lane, inside, labels, kept, weight, c, ignore_index,
     DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
 ):  # fmt: skip
-    """Logits, target and weight of one class; `labels` and `weight` as `_load_voxels` gives them."""
+    """Logits, target and weight of one class; labels, kept and weight as `_load_voxels` gives them."""
     if DENSE:
         g = load(target, lane, target_sv, inside).to(tl.float32)
+        kept = kept & (g != ignore_index) if ignore_index is not None else kept
     else:
         g = tl.where(labels == c, 1.0, 0.0)
     if PER_CLASS:
-        kept = None
-        if ignore_index is not None:
-            kept = (g if DENSE else labels) != ignore_index
         weight = load_weight(mask, lane, mask_sv, inside, kept)
     return clean(weight, load(x, lane, x_sv, inside).to(tl.float32)), clean(weight, g), weight
 
@@ -98,13 +101,11 @@ def _accumulate(
     if mask is not None:
         mask += start * mask_sv
     voxel_mask = None if PER_CLASS else mask
-    labels, voxel_weight = _load_voxels(target, voxel_mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE)
+    labels, kept, voxel_weight = _load_voxels(
+        target, voxel_mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE
+    )
     if HAS_INVALID & WANTED:
-        wrong = (labels < 0) | (labels >= classes)
-        if ignore_index is not None:
-            wrong = wrong & (labels != ignore_index)
-        if inside is not None:
-            wrong = wrong & inside
+        wrong = kept & ((labels < 0) | (labels >= classes))
         invalid += _class_sum(tl.where(wrong, 1.0, 0.0))
 
     largest = tl.full((WARPS, BLOCK), LOWEST, tl.float32)
@@ -112,10 +113,10 @@ def _accumulate(
     x_c = x
     target_c = target
     mask_c = mask
-    for c in range(0, classes):
+    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
         logits, _, _ = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, voxel_weight, c, ignore_index,
-            DENSE, PER_CLASS,
+            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
+            ignore_index, DENSE, PER_CLASS,
         )  # fmt: skip
         raised = tl.maximum(largest, logits)
         total = total * tl.exp2((largest - raised) * LOG2_E) + tl.exp2((logits - raised) * LOG2_E)
@@ -131,15 +132,15 @@ def _accumulate(
     x_c = x
     target_c = target
     mask_c = mask
-    for c in range(0, classes):
+    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
         logits, g, weight = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, voxel_weight, c, ignore_index,
-            DENSE, PER_CLASS,
+            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
+            ignore_index, DENSE, PER_CLASS,
         )  # fmt: skip
         shifted = (logits - largest) * LOG2_E
         p = tl.exp2(shifted) * inverse
-        weighted_p = weigh(weight, p)
-        weighted_target = weigh(weight, g)
+        weighted_p = weight * p
+        weighted_target = weight * g
         here = column == c
         if HAS_TP & WANTED:
             tp = tl.where(here, tp + _class_sum(weighted_target * p), tp)
@@ -242,7 +243,7 @@ def _slopes(gradient, gradient_ss, factor, p, g, weight):
     by_pred = factor * tl.load(gradient + PRED * gradient_ss).to(tl.float32)
     by_pred_sq = 2.0 * factor * tl.load(gradient + PRED_SQ * gradient_ss).to(tl.float32)
     by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss).to(tl.float32)
-    return weigh(weight, by_tp * g + (by_pred_sq * p + by_pred)), weigh(weight, by_pos * g)
+    return weight * (by_tp * g + (by_pred_sq * p + by_pred)), weight * (by_pos * g)
 
 
 @triton.jit
@@ -258,16 +259,18 @@ def _gradient_tile(
     if mask is not None:
         mask += start * mask_sv
     voxel_mask = None if PER_CLASS else mask
-    labels, voxel_weight = _load_voxels(target, voxel_mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE)
+    labels, kept, voxel_weight = _load_voxels(
+        target, voxel_mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE
+    )
     largest = tl.full((WARPS, BLOCK), LOWEST, tl.float32)
     total = tl.zeros((WARPS, BLOCK), tl.float32)
     x_c = x
     target_c = target
     mask_c = mask
-    for c in range(0, classes):
+    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
         logits, _, _ = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, voxel_weight, c, ignore_index,
-            DENSE, PER_CLASS,
+            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
+            ignore_index, DENSE, PER_CLASS,
         )  # fmt: skip
         raised = tl.maximum(largest, logits)
         total = total * tl.exp2((largest - raised) * LOG2_E) + tl.exp2((logits - raised) * LOG2_E)
@@ -283,10 +286,10 @@ def _gradient_tile(
     target_c = target
     mask_c = mask
     gradient_c = gradient
-    for c in range(0, classes):
+    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
         logits, g, weight = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, voxel_weight, c, ignore_index,
-            DENSE, PER_CLASS,
+            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
+            ignore_index, DENSE, PER_CLASS,
         )  # fmt: skip
         p = tl.exp2((logits - largest) * LOG2_E) * inverse
         slope, pull = _slopes(gradient_c, gradient_ss, factor, p, g, weight)
@@ -296,18 +299,15 @@ def _gradient_tile(
         gradient_c += gradient_sc
         if mask is not None:
             mask_c += mask_sc
-    for c in range(0, classes):
+    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
         logits, g, weight = _load_class(
-            x, target, mask, x_sv, target_sv, mask_sv, lane, inside, labels, voxel_weight, c, ignore_index,
-            DENSE, PER_CLASS,
+            x, target, mask, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
+            ignore_index, DENSE, PER_CLASS,
         )  # fmt: skip
         p = tl.exp2((logits - largest) * LOG2_E) * inverse
         slope, pull = _slopes(gradient, gradient_ss, factor, p, g, weight)
         value = clean(weight, p * (slope - shared) - pull)
-        if inside is None:
-            tl.store(dx + lane * dx_sv, value)
-        else:
-            tl.store(dx + lane * dx_sv, value, mask=inside)
+        tl.store(dx + lane * dx_sv, value, mask=inside)
         x += x_sc
         dx += dx_sc
         target += target_sc
