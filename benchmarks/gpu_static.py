@@ -247,7 +247,9 @@ def measure(variant: Variant, backward: bool, capability: int) -> Measurement:
         failures.append(f"loads {narrowest} bytes a thread, {required} are possible")
     instructions = sum(len(loop.instructions) for loop in loops) / elements
     if capability == 90 and instructions > variant.budget[backward]:
-        failures.append(f"takes {instructions:.1f} instructions per element, its budget is {variant.budget[backward]}")
+        failures.append(
+            f"takes {instructions:.1f} instructions per element, its budget is {variant.budget[backward]}"
+        )
     return Measurement(
         chosen.kernel.__name__,
         variant.name,
@@ -270,7 +272,17 @@ def measure_second_stage(index: int, capability: int) -> Measurement:
     spills = sum(instruction.base in ("LDL", "STL") for instruction in program.instructions)
     failures = (f"spills registers ({spills} times)",) if spills else ()
     return Measurement(
-        chosen.kernel.__name__, "once", capability, resources.registers, resources.stack, 0, 0, 0, 0, 0, failures
+        chosen.kernel.__name__,
+        "once",
+        capability,
+        resources.registers,
+        resources.stack,
+        0,
+        0,
+        0,
+        0,
+        0,
+        failures,
     )
 
 
@@ -315,7 +327,9 @@ _HEADER = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table as it grows; returns 1 if a kernel fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, help="also write the measurements as JSON")
     parser.add_argument("--capability", type=int, choices=CAPABILITIES, action="append", help="only these")
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?P<text>.*?)\s*;")
 _BRANCH = re.compile(r"\bBRA\b.*`\((\.L_x_\d+)\)")
 _PREDICATE = re.compile(r"^@!?U?P\w+\s+")
 _RESOURCES = re.compile(r"REG:(\d+)\s+STACK:(\d+)")
-_WIDTH_BITS = re.compile(r"\.(?:[US])?(8|16|32|64|128)\b")
+_WIDTH_BITS = re.compile(r"\.(?:[US])?(8|16|32|64|128|256)\b")
 
 
 class Instruction(NamedTuple):
@@ -93,7 +93,8 @@ def main_loops(program: Program) -> tuple[Loop, ...]:
         {
             (program.labels[instruction.jumps_to], position)
             for position, instruction in enumerate(program.instructions)
-            if instruction.jumps_to is not None and program.labels.get(instruction.jumps_to, position) < position
+            if instruction.jumps_to is not None
+            and program.labels.get(instruction.jumps_to, position) < position
         },
         key=lambda span: (span[0], -span[1]),
     )

@@ -29,7 +29,9 @@ def unsupported_reasons(request: Request) -> list[str]:
     """Every reason why this request cannot run; empty if it can."""
     reasons = []
     if request.device == "cpu" and not INTERPRETED:
-        reasons.append("runs on the CPU in Triton's interpreter only (TRITON_INTERPRET=1, set before the import)")
+        reasons.append(
+            "runs on the CPU in Triton's interpreter only (TRITON_INTERPRET=1, set before the import)"
+        )
     if request.dtype not in _INPUT_DTYPES:
         reasons.append(f"takes float32, bfloat16 and float16 input, not {request.dtype}")
     if request.target_dtype.is_complex:
@@ -72,7 +74,9 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     return sums, invalid
 
 
-def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
+def region_loss(
+    operands: RegionInput, loss: RatioLinear, weights: LossWeights
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss value, its gradient by the stacked sums (both float32), and labels out of range, int64 (N,)."""
     input = operands.input
     samples, classes, voxels = input.shape

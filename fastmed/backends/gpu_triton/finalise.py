@@ -57,8 +57,7 @@ def _invalid(partials, n, samples, classes, programs, WANTED: tl.constexpr, PROG
     rows, valid = _rows(n, tl.zeros((1,), tl.int32), samples, classes)
     if HAS_INVALID & WANTED:
         return _combine(partials, INVALID, rows, valid, samples * classes, programs, PROGRAMS)
-    else:
-        return tl.zeros(rows.shape, tl.float64)
+    return tl.zeros(rows.shape, tl.float64)
 
 
 @triton.jit
@@ -114,8 +113,7 @@ def _load_class_weight(weight, weight_stride, c, classes):
     """Weights of a tile of classes, [1, classes], in float64; None stands for ones."""
     if weight is None:
         return tl.full((1, c.shape[0]), 1.0, tl.float64)
-    else:
-        return tl.load(weight + c * weight_stride, mask=c < classes, other=0.0).to(tl.float64)[None, :]
+    return tl.load(weight + c * weight_stride, mask=c < classes, other=0.0).to(tl.float64)[None, :]
 
 
 @triton.jit
@@ -124,7 +122,9 @@ def _overlap(
     smooth_numerator, smooth_denominator,
 ):  # fmt: skip
     """Overlap loss of each region, and its derivatives by tp and by pred."""
-    denominator = denominator_tp * tp + denominator_pred * pred + denominator_target * target + smooth_denominator
+    denominator = (
+        denominator_tp * tp + denominator_pred * pred + denominator_target * target + smooth_denominator
+    )
     ratio = (numerator_tp * tp + smooth_numerator) / denominator
     by_tp = (denominator_tp * ratio - numerator_tp) / denominator
     return 1.0 - ratio, by_tp, denominator_pred * ratio / denominator

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 import triton
 from torch import Tensor
@@ -54,7 +56,9 @@ class Launch(NamedTuple):
 
     def run(self) -> None:
         """Launches the kernel on the current device."""
-        self.kernel[self.grid](**self.arguments, num_warps=self.warps, enable_fp_fusion=True)
+        # Infinities and NaN are silent on a GPU; the interpreter's numpy would warn of them.
+        with numpy.errstate(all="ignore") if INTERPRETED else contextlib.nullcontext():
+            self.kernel[self.grid](**self.arguments, num_warps=self.warps, enable_fp_fusion=True)
 
 
 class Scheme(NamedTuple):
@@ -242,9 +246,11 @@ def gradient_of_input(
 def _second_stage(partials: Tensor, statistics: frozenset[int], voxels: int) -> dict[str, Any]:
     """Arguments that the kernels of the second stage share, with the tile [samples, classes, programs]."""
     _, samples, classes, programs = partials.shape
-    tile_samples = min(triton.next_power_of_2(samples), 16)
-    tile_classes = min(triton.next_power_of_2(classes), 64)
-    tile_programs = min(triton.next_power_of_2(max(programs, 1)), FINALISE_TILE // (tile_samples * tile_classes))
+    tile_samples = min(triton.next_power_of_2(max(samples, 1)), 16)
+    tile_classes = min(triton.next_power_of_2(max(classes, 1)), 64)
+    tile_programs = min(
+        triton.next_power_of_2(max(programs, 1)), FINALISE_TILE // (tile_samples * tile_classes)
+    )
     return {
         "partials": partials,
         "samples": samples,

@@ -91,8 +91,7 @@ def load_labels(pointer, lane, stride, inside):
     labels = load(pointer, lane, stride, inside)
     if pointer.dtype.element_ty == tl.int64 or pointer.dtype.element_ty == tl.uint32:
         return labels.to(tl.int64)
-    else:
-        return labels.to(tl.int32)
+    return labels.to(tl.int32)
 
 
 @triton.jit
@@ -127,8 +126,7 @@ def add(total, value, FOLD: tl.constexpr):
     """Adds a tile to an accumulator that holds one number for `FOLD` neighbours, which lie in one thread."""
     if FOLD == 1:
         return total + value
-    else:
-        return total + tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
+    return total + tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
 
 
 @triton.jit
@@ -136,5 +134,4 @@ def add_where(hit, total, value, FOLD: tl.constexpr):
     """Adds a tile where `hit`; without folding this compiles to one predicated addition."""
     if FOLD == 1:
         return tl.where(hit, total + value, total)
-    else:
-        return add(total, tl.where(hit, value, 0.0), FOLD)
+    return add(total, tl.where(hit, value, 0.0), FOLD)

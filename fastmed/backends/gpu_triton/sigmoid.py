@@ -38,7 +38,19 @@ from .primitives import (
 
 @triton.jit
 def _load_elements(
-    x, target, mask, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE: tl.constexpr
+    x,
+    target,
+    mask,
+    x_sv,
+    target_sv,
+    mask_sv,
+    start,
+    lane,
+    inside,
+    c,
+    classes,
+    ignore_index,
+    DENSE: tl.constexpr,
 ):
     """Logits, target and weight of one tile, and where a label is out of range."""
     logits = load(x + start * x_sv, lane, x_sv, inside).to(tl.float32)

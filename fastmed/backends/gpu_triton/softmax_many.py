@@ -37,7 +37,6 @@ from .primitives import (
     reciprocal,
 )
 
-
 # Classes whose loads are in flight together.
 UNROLL = tl.constexpr(4)
 
