@@ -1,13 +1,14 @@
 """What the Triton kernels cost on each GPU, from their machine code alone: `python -m benchmarks.gpu_static`.
 
-Compiles every kernel that matters for three generations of NVIDIA GPUs, on a machine without one, and reads registers,
-spills, load widths, and instructions per element (voxel and class) of the inner loop. A kernel takes at least the
-longest of three times: that of its bytes, of its issue slots, and of its special functions (MUFU). The share is the
-first over the longest: 100 % means bound by memory. Exits with 1 if a kernel
+Compiles every kernel that matters for three generations of NVIDIA GPUs, on a machine without one, and reads
+registers, spills, load widths, and instructions per element (voxel and class) of the inner loop. A kernel
+takes at least the longest of three times: that of its bytes, of its issue slots, and of its special functions
+(MUFU). The share is the first over the longest: 100 % means bound by memory. Exits with 1 if a kernel
 
 - spills, or waits at a barrier in its inner loop;
-- loads logits narrower than 8 bytes a thread where neighbouring voxels are neighbours in memory, or than 4 bytes where
-  a thread holds more than eight classes (that many independent loads keep the memory busy as well);
+- loads logits narrower than 8 bytes a thread where neighbouring voxels are neighbours in memory, or than 4
+  bytes where a thread holds more than eight classes (that many independent loads keep the memory busy as
+  well);
 - needs more instructions per element on sm_90 than its budget.
 """
 
@@ -56,8 +57,8 @@ class Gpu(NamedTuple):
     bandwidth: float
 
 
-# NVIDIA data sheets of the SXM modules. Clocks: peak fp32 rate over its lanes. The 90 % are what copies and long
-# kernels typically keep of either.
+# NVIDIA data sheets of the SXM modules. Clocks: peak fp32 rate over its lanes. The 90 % are what copies and
+# long kernels typically keep of either.
 GPUS = (
     Gpu("A100", 80, 108, 1.41, 2.04),
     Gpu("H100", 90, 132, 1.98, 3.35),
@@ -71,9 +72,10 @@ MUFU_LANES = 16
 
 
 class Variant(NamedTuple):
-    """A kernel as it is launched for one kind of operands, and its budget of instructions per element on sm_90.
+    """A kernel as launched for one kind of operands, and its budget of instructions per element on sm_90.
 
-    `readings` is the number of inner loops of a tile: more than one where a kernel reads its classes repeatedly.
+    `readings` is the number of inner loops of a tile: more than one where a kernel reads its classes
+    repeatedly.
     """
 
     name: str
@@ -163,7 +165,7 @@ def _second_stage() -> tuple[Launch, Launch]:
 
 
 def _source(chosen: Launch) -> ASTSource:
-    """What Triton would compile for these arguments: ones and absent ones are constants, multiples of 16 are known."""
+    """What Triton would compile: ones and absent arguments are constants, multiples of 16 known as such."""
     signature: dict[str, str] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -295,7 +297,7 @@ class Prediction(NamedTuple):
 
 
 def predict(measurement: Measurement, gpu: Gpu) -> Prediction:
-    """The longest of the times for bytes, issue slots and special functions, and the share of the first in it."""
+    """The longest of the times for bytes, issue slots and special functions, and the share of the first."""
     cycles = gpu.processors * gpu.clock * SUSTAINED * 1e-3
     times = {
         "bytes": measurement.bytes / (gpu.bandwidth * SUSTAINED),
@@ -315,7 +317,8 @@ def _row(measurement: Measurement) -> str:
     return (
         f"{measurement.kernel:30} {measurement.variant:34} sm_{measurement.capability:<4}"
         f"{measurement.registers:4} {measurement.stack:5} {measurement.load_bytes:4} {measurement.barriers:4}"
-        f"{measurement.instructions:7.1f} {measurement.mufu:5.2f} {measurement.bytes:5.2f}   {', '.join(predictions)}"
+        f"{measurement.instructions:7.1f} {measurement.mufu:5.2f} {measurement.bytes:5.2f}   "
+        + ", ".join(predictions)
     )
 
 

@@ -87,7 +87,8 @@ def parse(listing: str) -> Program:
 def main_loops(program: Program) -> tuple[Loop, ...]:
     """The innermost loops of the first outermost one, in program order: backward branches are loops.
 
-    What comes after it treats the last, incomplete tile. The branch to itself behind the end of a kernel is no loop.
+    What comes after it treats the last, incomplete tile. The branch to itself behind the end of a kernel is
+    no loop.
     """
     spans = sorted(
         {

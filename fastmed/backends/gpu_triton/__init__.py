@@ -1,7 +1,7 @@
 """Triton on NVIDIA GPUs, and in Triton's interpreter on the CPU.
 
-Forward is two launches: a pass over the voxels leaves float32 partial sums of each program, and a second stage combines
-them in float64 in a fixed order. Backward is one. Nothing waits for the device.
+Forward is two launches: a pass over the voxels leaves float32 partial sums of each program, and a second
+stage combines them in float64 in a fixed order. Backward is one. Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def unavailable_reason() -> str | None:
     """Why no kernel runs here, or None."""
     if INTERPRETED or torch.cuda.is_available():
         return None
-    return "finds no CUDA device (set TRITON_INTERPRET=1 before the import to run its kernels on the CPU, slowly)"
+    return "finds no CUDA device (TRITON_INTERPRET=1, set before the import, runs it on the CPU, slowly)"
 
 
 def unsupported_reasons(request: Request) -> list[str]:

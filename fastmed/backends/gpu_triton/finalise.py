@@ -56,19 +56,29 @@ def _invalid(partials, n, samples, classes, programs, WANTED: tl.constexpr, PROG
     """Labels out of range of each sample, [samples, 1]: every kernel stores them with class 0."""
     rows, valid = _rows(n, tl.zeros((1,), tl.int32), samples, classes)
     if HAS_INVALID & WANTED:
-        return _combine(partials, INVALID, rows, valid, samples * classes, programs, PROGRAMS)
-    return tl.zeros(rows.shape, tl.float64)
+        wrong = _combine(
+            partials, INVALID, rows, valid, tl.cast(samples, tl.int64) * classes, programs, PROGRAMS
+        )
+    else:
+        wrong = tl.zeros(rows.shape, tl.float64)
+    return wrong
 
 
 @triton.jit
 def _statistic(
-    partials, STATISTIC: tl.constexpr, HAS_STATISTIC: tl.constexpr, rows, valid, poison, total_rows, programs, voxels,
-    WANTED: tl.constexpr, PROGRAMS: tl.constexpr,
-):  # fmt: skip
+    source,
+    tile,
+    STATISTIC: tl.constexpr,
+    HAS_STATISTIC: tl.constexpr,
+    WANTED: tl.constexpr,
+    PROGRAMS: tl.constexpr,
+):
     """One statistic of a tile of rows; those that the first stage left out follow from the others.
 
     Hard targets equal their squares, and without a mask every voxel has weight one.
     """
+    partials, total_rows, programs, voxels = source
+    rows, valid, poison = tile
     if HAS_STATISTIC & WANTED:
         total = _combine(partials, STATISTIC, rows, valid, total_rows, programs, PROGRAMS)
     elif STATISTIC == TARGET_SQ:
@@ -99,21 +109,21 @@ def region_fwd_kernel_combine(
     c = tl.program_id(1) * CLASSES + tl.arange(0, CLASSES)
     rows, valid = _rows(n, c, samples, classes)
     total_rows = tl.cast(samples, tl.int64) * classes
+    source = (partials, total_rows, programs, voxels)
     wrong = _invalid(partials, n, samples, classes, programs, WANTED, PROGRAMS)
     tl.store(invalid + n[:, None], wrong.to(tl.int64), mask=(n < samples)[:, None])
     for statistic in tl.static_range(STATISTICS):
-        total = _statistic(
-            partials, statistic, 1 << statistic, rows, valid, wrong > 0, total_rows, programs, voxels, WANTED, PROGRAMS
-        )  # fmt: skip
+        total = _statistic(source, (rows, valid, wrong > 0), statistic, 1 << statistic, WANTED, PROGRAMS)
         tl.store(sums + statistic * total_rows + rows, total, mask=valid)
 
 
 @triton.jit
 def _load_class_weight(weight, weight_stride, c, classes):
     """Weights of a tile of classes, [1, classes], in float64; None stands for ones."""
-    if weight is None:
-        return tl.full((1, c.shape[0]), 1.0, tl.float64)
-    return tl.load(weight + c * weight_stride, mask=c < classes, other=0.0).to(tl.float64)[None, :]
+    loaded = tl.full(c.shape, 1.0, tl.float64)
+    if weight is not None:
+        loaded = tl.load(weight + c * weight_stride, mask=c < classes, other=0.0).to(tl.float64)
+    return loaded[None, :]
 
 
 @triton.jit
@@ -169,6 +179,7 @@ def region_fwd_kernel_finalise(
 ):
     """Loss value, its gradient by the stacked sums, and labels out of range, in one program."""
     total_rows = tl.cast(samples, tl.int64) * classes
+    source = (partials, total_rows, programs, voxels)
     by_pred_row = gradient + (PRED_SQ if SQUARED else PRED) * total_rows
     by_tp_row = gradient + TP * total_rows
     share = tl.zeros((1, 1), tl.float64) + lambda_ratio
@@ -190,29 +201,16 @@ def region_fwd_kernel_finalise(
             n = first_n + tl.arange(0, SAMPLES)
             rows, valid = _rows(n, c, samples, classes)
             wrong = _invalid(partials, n, samples, classes, programs, WANTED, PROGRAMS)
-            poison = wrong > 0
+            tile = (rows, valid, wrong > 0)
             tl.store(invalid + n[:, None], wrong.to(tl.int64), mask=(n < samples)[:, None])
             if RATIO:
-                tp = _statistic(
-                    partials, TP, HAS_TP, rows, valid, poison, total_rows, programs, voxels, WANTED, PROGRAMS
-                )  # fmt: skip
+                tp = _statistic(source, tile, TP, HAS_TP, WANTED, PROGRAMS)
                 if SQUARED:
-                    pred = _statistic(
-                        partials, PRED_SQ, HAS_PRED_SQ, rows, valid, poison, total_rows, programs, voxels, WANTED,
-                        PROGRAMS,
-                    )  # fmt: skip
-                    target = _statistic(
-                        partials, TARGET_SQ, HAS_TARGET_SQ, rows, valid, poison, total_rows, programs, voxels, WANTED,
-                        PROGRAMS,
-                    )  # fmt: skip
+                    pred = _statistic(source, tile, PRED_SQ, HAS_PRED_SQ, WANTED, PROGRAMS)
+                    target = _statistic(source, tile, TARGET_SQ, HAS_TARGET_SQ, WANTED, PROGRAMS)
                 else:
-                    pred = _statistic(
-                        partials, PRED, HAS_PRED, rows, valid, poison, total_rows, programs, voxels, WANTED, PROGRAMS
-                    )  # fmt: skip
-                    target = _statistic(
-                        partials, TARGET, HAS_TARGET, rows, valid, poison, total_rows, programs, voxels, WANTED,
-                        PROGRAMS,
-                    )  # fmt: skip
+                    pred = _statistic(source, tile, PRED, HAS_PRED, WANTED, PROGRAMS)
+                    target = _statistic(source, tile, TARGET, HAS_TARGET, WANTED, PROGRAMS)
                 if POOL:
                     pooled_tp += tl.sum(tp, 0)[None, :]
                     pooled_pred += tl.sum(pred, 0)[None, :]
@@ -227,24 +225,13 @@ def region_fwd_kernel_finalise(
                     tl.store(by_tp_row + rows, tl.where(counted, weight * by_tp, 0.0), mask=valid)
                     tl.store(by_pred_row + rows, tl.where(counted, weight * by_pred, 0.0), mask=valid)
             if NLL:
-                nll = pos * _statistic(
-                    partials, NLL_POS, HAS_NLL_POS, rows, valid, poison, total_rows, programs, voxels, WANTED, PROGRAMS
-                )  # fmt: skip
+                nll = pos * _statistic(source, tile, NLL_POS, HAS_NLL_POS, WANTED, PROGRAMS)
                 if HAS_NLL_NEG & WANTED:
-                    nll += neg * _statistic(
-                        partials, NLL_NEG, HAS_NLL_NEG, rows, valid, poison, total_rows, programs, voxels, WANTED,
-                        PROGRAMS,
-                    )  # fmt: skip
+                    nll += neg * _statistic(source, tile, NLL_NEG, HAS_NLL_NEG, WANTED, PROGRAMS)
                 if NLL_MEAN == "target":
-                    count = pos * _statistic(
-                        partials, TARGET, HAS_TARGET, rows, valid, poison, total_rows, programs, voxels, WANTED,
-                        PROGRAMS,
-                    )  # fmt: skip
+                    count = pos * _statistic(source, tile, TARGET, HAS_TARGET, WANTED, PROGRAMS)
                 else:
-                    count = _statistic(
-                        partials, WEIGHT, HAS_WEIGHT, rows, valid, poison, total_rows, programs, voxels, WANTED,
-                        PROGRAMS,
-                    )  # fmt: skip
+                    count = _statistic(source, tile, WEIGHT, HAS_WEIGHT, WANTED, PROGRAMS)
                 nll_total += tl.sum(tl.where(valid, nll, 0.0), 0)[None, :]
                 normaliser += tl.sum(tl.where(valid, count, 0.0), 0)[None, :]
         if RATIO and POOL:

@@ -30,8 +30,8 @@ from .primitives import INTERPRETED
 
 INVALID = STATISTICS
 
-# A softmax thread holds all classes of its voxels up to this many; with a target or weight for each class as well,
-# up to half as many. Beyond, the registers spill.
+# A softmax thread holds all classes of its voxels up to this many; with a target or weight for each class
+# as well, up to half as many. Beyond, the registers spill.
 FEW_CLASSES = 16
 FEW_CLASSES_DENSE = 8
 # A sigmoid kernel multiplies up factors of at most 2, one for each tile, in float32.
@@ -62,7 +62,7 @@ class Launch(NamedTuple):
 
 
 class Scheme(NamedTuple):
-    """The kernels of a pass over the voxels, what one tile of theirs covers, and their compile-time constants."""
+    """The kernels of a pass over the voxels, what one tile covers, and their compile-time constants."""
 
     forward: Any
     backward: Any
@@ -134,8 +134,9 @@ def _bits(statistics: frozenset[int]) -> int:
 def _block(operands: RegionInput, bytes_per_thread: int) -> int:
     """Voxels of a tile whose threads read so many bytes of a class at once.
 
-    One voxel a thread where the voxels of a class are not neighbours in memory: no load is wider than that, and
-    a tile that all operands would split among the threads in the same way needs no exchange between these.
+    One voxel a thread where the voxels of a class are not neighbours in memory: no load is wider than that,
+    and a tile that all operands would split among the threads in the same way needs no exchange between
+    these.
     """
     if INTERPRETED or operands.input.stride(2) != 1:
         return LANES
@@ -169,7 +170,8 @@ def _scheme(operands: RegionInput) -> Scheme:
             samples,
             block,
             {"C": classes, "DENSE": dense, "PER_CLASS": per_class, "BLOCK": block},
-            # One accumulator for all voxels of a thread where registers are scarce, one for each where they are not.
+            # One accumulator for all voxels of a thread where registers are scarce, one for
+            # each where they are not.
             {"FOLD": 1 if classes <= 4 else min(voxels_per_thread, block // LANES)},
         )
     # 16 bytes a lane, so that the voxels of one warp lie in one row of the tile.
@@ -189,12 +191,12 @@ def _programs(scheme: Scheme, voxels: int, processors: int) -> int:
     tiles = triton.cdiv(voxels, scheme.voxels_per_tile)
     programs = max(triton.cdiv(processors * PROGRAMS_PER_PROCESSOR, scheme.rows), 1)
     tiles_each = min(triton.cdiv(tiles, programs), TILES_PER_PROGRAM)
-    return triton.cdiv(tiles, tiles_each)
+    return int(triton.cdiv(tiles, tiles_each))
 
 
 def _strides(**tensors: Tensor | None) -> dict[str, int]:
     """Strides in elements by sample, class and voxel; a mask or target without classes repeats over them."""
-    strides = {}
+    strides: dict[str, int] = {}
     for name, tensor in tensors.items():
         if tensor is None:
             sn, sc, sv = 0, 0, 0

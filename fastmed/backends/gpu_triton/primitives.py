@@ -89,9 +89,8 @@ def load(pointer, lane, stride, inside):
 def load_labels(pointer, lane, stride, inside):
     """Labels as int32, or as int64 if their type is wider."""
     labels = load(pointer, lane, stride, inside)
-    if pointer.dtype.element_ty == tl.int64 or pointer.dtype.element_ty == tl.uint32:
-        return labels.to(tl.int64)
-    return labels.to(tl.int32)
+    stored = pointer.dtype.element_ty
+    return labels.to(tl.int64) if stored == tl.int64 or stored == tl.uint32 else labels.to(tl.int32)
 
 
 @triton.jit
@@ -124,14 +123,12 @@ def clean(weight, value):
 @triton.jit
 def add(total, value, FOLD: tl.constexpr):
     """Adds a tile to an accumulator that holds one number for `FOLD` neighbours, which lie in one thread."""
-    if FOLD == 1:
-        return total + value
-    return total + tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
+    if FOLD > 1:
+        value = tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
+    return total + value
 
 
 @triton.jit
 def add_where(hit, total, value, FOLD: tl.constexpr):
     """Adds a tile where `hit`; without folding this compiles to one predicated addition."""
-    if FOLD == 1:
-        return tl.where(hit, total + value, total)
-    return add(total, tl.where(hit, value, 0.0), FOLD)
+    return tl.where(hit, total + value, total) if FOLD == 1 else add(total, tl.where(hit, value, 0.0), FOLD)

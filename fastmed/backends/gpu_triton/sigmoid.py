@@ -105,8 +105,9 @@ def _accumulate(
         falling = tl.maximum(-logits, 0.0)
         rising = tl.maximum(logits, 0.0)
         if HARD:
-            # The sum of log(1 + t) is the log of the product of (1 + t), kept as the product minus one so that
-            # small t do not drown. Each factor is at most 2 and a program visits at most 64 tiles.
+            # The sum of log(1 + t) is the log of the product of (1 + t), kept as the product
+            # minus one so that small t do not drown. Each factor is at most 2 and a program
+            # visits at most 64 tiles.
             pos += weighted_target * falling
             neg += opposite * rising
             factor = weighted_target * decay
@@ -278,6 +279,7 @@ def region_bwd_kernel_sigmoid(
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
-            x, target, mask, dx, x_sv, target_sv, mask_sv, dx_sv, full_tiles, voxels, c, classes, ignore_index,
+            x, target, mask, dx, x_sv, target_sv, mask_sv, dx_sv, full_tiles, voxels, c, classes,
+            ignore_index,
             by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, True,
         )  # fmt: skip

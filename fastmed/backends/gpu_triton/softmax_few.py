@@ -1,4 +1,4 @@
-"""Softmax over few classes: each thread holds all classes of its voxels, so nothing crosses threads in the loop.
+"""Softmax over few classes: a thread holds all classes of its voxels, and no loop turn exchanges anything.
 
 A tile is a tuple of one-dimensional tiles, one for each class, unrolled at compile time.
 """
@@ -44,7 +44,7 @@ def _load_classes(
     x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
     C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
 ):  # fmt: skip
-    """Tuples of logits, targets (the labels themselves, once, if not dense) and weights (once, if not per class)."""
+    """Tuples of logits, targets (the labels alone if not dense) and weights (one if not per class)."""
     x += start * x_sv
     target += start * target_sv
     if mask is not None:
@@ -188,7 +188,8 @@ def region_fwd_kernel_softmax_few(
     for tile in range(program, full_tiles, programs):
         start, lane, inside = tile_range(tile, voxels, BLOCK, False)
         logits, targets, weights = _load_classes(
-            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
+            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
+            ignore_index,
             C, DENSE, PER_CLASS,
         )  # fmt: skip
         sums, invalid = _accumulate(
@@ -197,7 +198,8 @@ def region_fwd_kernel_softmax_few(
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         start, lane, inside = tile_range(full_tiles, voxels, BLOCK, True)
         logits, targets, weights = _load_classes(
-            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
+            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
+            ignore_index,
             C, DENSE, PER_CLASS,
         )  # fmt: skip
         sums, invalid = _accumulate(
@@ -235,7 +237,8 @@ def _gradient_tile(
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, targets, weights = _load_classes(
-        x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
+        x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
+        ignore_index,
         C, DENSE, PER_CLASS,
     )  # fmt: skip
     _, powers, _, inverse = _softmax(logits, C)
@@ -251,10 +254,7 @@ def _gradient_tile(
         by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss).to(tl.float32)
         gradient += gradient_sc
         weight = weights[c if PER_CLASS else 0]
-        if DENSE:
-            g = targets[c]
-        else:
-            g = tl.where(targets[0] == c, 1.0, 0.0)
+        g = targets[c] if DENSE else tl.where(targets[0] == c, 1.0, 0.0)
         p = powers[c] * inverse
         slope = weight * (by_tp * g + (by_pred_sq * p + by_pred))
         pull = weight * (by_pos * g)
@@ -321,5 +321,6 @@ def region_bwd_kernel_softmax_few(
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, C, DENSE, PER_CLASS, BLOCK, True,
+            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, C, DENSE, PER_CLASS, BLOCK,
+            True,
         )  # fmt: skip

@@ -1,7 +1,8 @@
 """Softmax over many classes: a loop over the classes, read twice, the second time from cache.
 
-A tile is [warps, voxels of a warp], so that a sum over the voxels of a warp needs shuffles and no barrier. The first
-reading finds maximum and sum online, four classes at a time; the second one adds up the statistics of each class.
+A tile is [warps, voxels of a warp], so that a sum over the voxels of a warp needs shuffles and no barrier.
+The first reading finds maximum and sum online, four classes at a time; the second one adds up the
+statistics of each class.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _tile(tile, voxels, WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.const
 
 @triton.jit
 def _load_voxels(target, mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE: tl.constexpr):
-    """Labels of a tile (zeros for a dense target), which voxels they keep, and weights that all classes share."""
+    """Labels of a tile (zeros if dense), which voxels they keep, and the weights that all classes share."""
     if DENSE:
         labels = tl.zeros(lane.shape, tl.int32)
         kept = inside
@@ -88,7 +89,8 @@ def _class_sum(value):
 
 @triton.jit
 def _accumulate(
-    sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, classes, ignore_index,
+    sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, classes,
+    ignore_index,
     WARPS: tl.constexpr, BLOCK: tl.constexpr, CLASSES: tl.constexpr, TAIL: tl.constexpr,
     DENSE: tl.constexpr, PER_CLASS: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
@@ -207,7 +209,8 @@ def region_fwd_kernel_softmax_many(
         )  # fmt: skip
     if (full_tiles * WARPS * BLOCK < voxels) & (full_tiles % programs == program):
         sums = _accumulate(
-            sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, full_tiles, voxels, classes,
+            sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, full_tiles, voxels,
+            classes,
             ignore_index, WARPS, BLOCK, CLASSES, True, DENSE, PER_CLASS, WANTED,
         )  # fmt: skip
     tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, invalid = sums
@@ -249,7 +252,8 @@ def _slopes(gradient, gradient_ss, factor, p, g, weight):
 def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
     gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index,
-    WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
+    WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr, DENSE: tl.constexpr,
+    PER_CLASS: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = _tile(tile, voxels, WARPS, BLOCK, TAIL)
     x += start * x_sv
