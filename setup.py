@@ -25,9 +25,7 @@ def find_nvcc() -> str | None:
 def run(*command: str) -> str:
     """Output of a command; what goes wrong is a failed compilation."""
     try:
-        done = subprocess.run(
-            command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except (OSError, subprocess.CalledProcessError) as error:
         raise CompileError(f"{error}\n{getattr(error, 'output', '')}") from error
     return done.stdout

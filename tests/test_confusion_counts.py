@@ -48,9 +48,7 @@ def name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def label_map(
-    shape: tuple[int, ...], num_classes: int, dtype: torch.dtype = torch.int64, seed: int = 0
-) -> Tensor:
+def label_map(shape: tuple[int, ...], num_classes: int, dtype: torch.dtype = torch.int64, seed: int = 0) -> Tensor:
     """Random labels that the dtype can hold."""
     limit = 2 if dtype == torch.bool else min(num_classes, torch.iinfo(dtype).max + 1)
     return torch.randint(0, limit, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -261,9 +259,7 @@ def test_is_safe_in_a_forked_child(backend: str) -> None:
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(
-        ValueError, match=r"input: got shape \(2, 5\), allowed is that of the target, \(2, 6\)"
-    ):
+    with pytest.raises(ValueError, match=r"input: got shape \(2, 5\), allowed is that of the target, \(2, 6\)"):
         confusion_counts(torch.zeros(2, 5, dtype=torch.uint8), torch.zeros(2, 6, dtype=torch.uint8), 2)
 
 
@@ -287,9 +283,7 @@ def test_at_least_two_classes(num_classes: int) -> None:
 @pytest.mark.parametrize("num_classes", [2, 4, 17, 100, 300])
 @pytest.mark.parametrize("input_dtype", DTYPES[1:], ids=name)
 @pytest.mark.parametrize("target_dtype", [torch.uint8, torch.int16, torch.int64], ids=name)
-def test_cuda_counts_as_the_cpu_does(
-    num_classes: int, input_dtype: torch.dtype, target_dtype: torch.dtype
-) -> None:
+def test_cuda_counts_as_the_cpu_does(num_classes: int, input_dtype: torch.dtype, target_dtype: torch.dtype) -> None:
     input = label_map((3, 5, 77, 101), num_classes, input_dtype, seed=1)
     target = label_map((3, 5, 77, 101), num_classes, target_dtype, seed=2)
     target[:, 2:4] = 1
@@ -300,9 +294,7 @@ def test_cuda_counts_as_the_cpu_does(
         a, b = view(input.cuda()), view(target.cuda())
         counts = confusion_counts(a, b, backend="native", **arguments)
         assert torch.equal(counts.cpu(), expected(view(input), view(target), num_classes, 0))
-    assert torch.equal(
-        confusion_counts(input.cuda(), target.cuda(), backend="native", **arguments).cpu(), wanted
-    )
+    assert torch.equal(confusion_counts(input.cuda(), target.cuda(), backend="native", **arguments).cpu(), wanted)
 
 
 @pytest.mark.gpu
