@@ -39,7 +39,7 @@ bench: $(READY)  ## fastmed beside its peers on this CPU; one JSON file under $(
 	$(BIN)/python -m benchmarks.run --results $(RESULTS)
 
 gpu-static: $(READY)  ## compile every Triton kernel for A100, H100 and B200 and hold it to its budget
-	$(BIN)/python -m benchmarks.gpu_static
+	$(BIN)/python -m benchmarks.gpu_static --output $(RESULTS)/gpu-static.json
 
 csrc-cuda:  ## compile the CUDA sources for every architecture; a spill is an error
 	csrc/check_cuda.sh

@@ -91,7 +91,20 @@ def demo_tables() -> str:
 def static_table() -> str:
     """Registers, instructions and the predicted bound of every Triton kernel."""
     path = _RESULTS / "gpu-static.json"
-    return _read(path)["markdown"] if path.exists() else _NOT_MEASURED
+    if not path.exists():
+        return _NOT_MEASURED
+    content = _read(path)
+    rows = []
+    for kernel in content["kernels"]:
+        predictions = kernel["predictions"].items()
+        expected = ", ".join(f"{gpu} {each['share']:.0%} {each['bound']}" for gpu, each in predictions)
+        numbers = [f"sm_{kernel['capability']}", kernel["registers"], kernel["stack"], kernel["load_bytes"]]
+        per_element = [f"{kernel['instructions']:.1f}", f"{kernel['mufu']:.2f}", f"{kernel['bytes']:.2f}"]
+        name = kernel["kernel"].removeprefix("region_").replace("_kernel_", " ")
+        rows.append([name, kernel["variant"], *map(str, numbers), *per_element, expected or "-"])
+    header = ["kernel", "operands", "architecture", "registers", "stack, bytes", "widest load, bytes"]
+    header += ["instructions", "MUFU", "bytes", "share of the roofline, and bound"]
+    return f"Triton {content['versions']['triton']} (`{path.relative_to(_ROOT)}`).\n\n{_table(header, rows)}"
 
 
 _GENERATED = {

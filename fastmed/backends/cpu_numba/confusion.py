@@ -17,7 +17,7 @@ _COPIES = 4
 _MAX_CELLS_COPIED = 1 << 16
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _count(
     prediction: NDArray[Any],
     target: NDArray[Any],

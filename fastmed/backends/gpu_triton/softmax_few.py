@@ -44,7 +44,10 @@ def _load_classes(
     x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
     C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
 ):  # fmt: skip
-    """Tuples of logits, targets (the labels alone if not dense) and weights (one if not per class)."""
+    """Tuples of logits, targets (the labels alone if not dense) and weights (one if not per class), and their sum.
+
+    A voxel that no class gives weight is removed: its logits read as zero.
+    """
     x += start * x_sv
     target += start * target_sv
     if mask is not None:
@@ -73,9 +76,16 @@ def _load_classes(
         weight = weights[c if PER_CLASS else 0]
         if DENSE:
             targets += (clean(weight, dense),)
-        logits += (clean(weight, load(x, lane, x_sv, inside).to(tl.float32)),)
+        logits += (load(x, lane, x_sv, inside).to(tl.float32),)
         x += x_sc
-    return logits, targets, weights
+    used = weights[0]
+    if PER_CLASS:
+        for c in tl.static_range(1, C):
+            used += weights[c]
+    cleaned = ()
+    for c in tl.static_range(C):
+        cleaned += (clean(used, logits[c]),)
+    return cleaned, targets, weights, used
 
 
 @triton.jit
@@ -187,7 +197,7 @@ def region_fwd_kernel_softmax_few(
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
         start, lane, inside = tile_range(tile, voxels, BLOCK, False)
-        logits, targets, weights = _load_classes(
+        logits, targets, weights, _ = _load_classes(
             x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
             ignore_index,
             C, DENSE, PER_CLASS,
@@ -197,7 +207,7 @@ def region_fwd_kernel_softmax_few(
         )
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         start, lane, inside = tile_range(full_tiles, voxels, BLOCK, True)
-        logits, targets, weights = _load_classes(
+        logits, targets, weights, _ = _load_classes(
             x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
             ignore_index,
             C, DENSE, PER_CLASS,
@@ -236,7 +246,7 @@ def _gradient_tile(
     C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
-    logits, targets, weights = _load_classes(
+    logits, targets, weights, used = _load_classes(
         x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
         ignore_index,
         C, DENSE, PER_CLASS,
@@ -264,7 +274,7 @@ def _gradient_tile(
     dx += start * dx_sv
     for c in tl.static_range(C):
         p = powers[c] * inverse
-        value = clean(weights[c if PER_CLASS else 0], p * (by_p[c] - shared) - by_nll[c])
+        value = clean(used, p * (by_p[c] - shared) - by_nll[c])
         tl.store(dx + lane * dx_sv, value, mask=inside)
         dx += dx_sc
 

@@ -66,11 +66,11 @@ def _load_voxels(target, mask, target_sv, mask_sv, lane, inside, ignore_index, D
 
 
 @triton.jit
-def _load_class(
-    x, target, mask, x_sv, target_sv, mask_sv, lane, inside, labels, kept, weight, c, ignore_index,
+def _load_target(
+    target, mask, target_sv, mask_sv, lane, inside, labels, kept, weight, c, ignore_index,
     DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
 ):  # fmt: skip
-    """Logits, target and weight of one class; labels, kept and weight as `_load_voxels` gives them."""
+    """Target and weight of one class; labels, kept and weight as `_load_voxels` gives them."""
     if DENSE:
         g = load(target, lane, target_sv, inside).to(tl.float32)
         kept = kept & (g != ignore_index) if ignore_index is not None else kept
@@ -78,7 +78,48 @@ def _load_class(
         g = tl.where(labels == c, 1.0, 0.0)
     if PER_CLASS:
         weight = load_weight(mask, lane, mask_sv, inside, kept)
-    return clean(weight, load(x, lane, x_sv, inside).to(tl.float32)), clean(weight, g), weight
+    return clean(weight, g), weight
+
+
+@triton.jit
+def _used(
+    target, mask, target_sc, target_sv, mask_sc, mask_sv, lane, inside, labels, kept, weight, classes,
+    ignore_index, DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
+):  # fmt: skip
+    """The weights of a voxel summed over classes: where it is zero, the voxel is removed."""
+    used = weight
+    if PER_CLASS:
+        used = tl.zeros(lane.shape, tl.float32)
+        for c in tl.range(0, classes):
+            _, of_class = _load_target(
+                target, mask, target_sv, mask_sv, lane, inside, labels, kept, weight, c, ignore_index,
+                DENSE, PER_CLASS,
+            )  # fmt: skip
+            used += of_class
+            target += target_sc
+            if mask is not None:
+                mask += mask_sc
+    return used
+
+
+@triton.jit
+def _load_logits(x, x_sv, lane, inside, used):
+    """Logits of one class, zero at removed voxels."""
+    return clean(used, load(x, lane, x_sv, inside).to(tl.float32))
+
+
+@triton.jit
+def _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes):
+    """The largest logit of each voxel and the sum of the exponentials relative to it, in one pass."""
+    largest = tl.full(lane.shape, LOWEST, tl.float32)
+    total = tl.zeros(lane.shape, tl.float32)
+    for _ in tl.range(0, classes, loop_unroll_factor=UNROLL):
+        logits = _load_logits(x, x_sv, lane, inside, used)
+        raised = tl.maximum(largest, logits)
+        total = total * tl.exp2((largest - raised) * LOG2_E) + tl.exp2((logits - raised) * LOG2_E)
+        largest = raised
+        x += x_sc
+    return largest, total
 
 
 @triton.jit
@@ -107,23 +148,11 @@ def _accumulate(
         wrong = kept & ((labels < 0) | (labels >= classes))
         invalid += _class_sum(tl.where(wrong, 1.0, 0.0))
 
-    largest = tl.full((WARPS, BLOCK), LOWEST, tl.float32)
-    total = tl.zeros((WARPS, BLOCK), tl.float32)
-    x_c = x
-    target_c = target
-    mask_c = mask
-    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
-        logits, _, _ = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
-            ignore_index, DENSE, PER_CLASS,
-        )  # fmt: skip
-        raised = tl.maximum(largest, logits)
-        total = total * tl.exp2((largest - raised) * LOG2_E) + tl.exp2((logits - raised) * LOG2_E)
-        largest = raised
-        x_c += x_sc
-        target_c += target_sc
-        if mask is not None:
-            mask_c += mask_sc
+    used = _used(
+        target, mask, target_sc, target_sv, mask_sc, mask_sv, lane, inside, labels, kept, voxel_weight, classes,
+        ignore_index, DENSE, PER_CLASS,
+    )  # fmt: skip
+    largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes)
     inverse = reciprocal(total)
     log_total = log2(total)
 
@@ -132,9 +161,10 @@ def _accumulate(
     target_c = target
     mask_c = mask
     for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
-        logits, g, weight = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
-            ignore_index, DENSE, PER_CLASS,
+        logits = _load_logits(x_c, x_sv, lane, inside, used)
+        g, weight = _load_target(
+            target_c, mask_c, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c, ignore_index,
+            DENSE, PER_CLASS,
         )  # fmt: skip
         shifted = (logits - largest) * LOG2_E
         p = tl.exp2(shifted) * inverse
@@ -261,23 +291,11 @@ def _gradient_tile(
         mask += start * mask_sv
     voxel_mask = None if PER_CLASS else mask
     labels, kept, voxel_weight = _load_voxels(target, voxel_mask, target_sv, mask_sv, lane, inside, ignore_index, DENSE)
-    largest = tl.full((WARPS, BLOCK), LOWEST, tl.float32)
-    total = tl.zeros((WARPS, BLOCK), tl.float32)
-    x_c = x
-    target_c = target
-    mask_c = mask
-    for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
-        logits, _, _ = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
-            ignore_index, DENSE, PER_CLASS,
-        )  # fmt: skip
-        raised = tl.maximum(largest, logits)
-        total = total * tl.exp2((largest - raised) * LOG2_E) + tl.exp2((logits - raised) * LOG2_E)
-        largest = raised
-        x_c += x_sc
-        target_c += target_sc
-        if mask is not None:
-            mask_c += mask_sc
+    used = _used(
+        target, mask, target_sc, target_sv, mask_sc, mask_sv, lane, inside, labels, kept, voxel_weight, classes,
+        ignore_index, DENSE, PER_CLASS,
+    )  # fmt: skip
+    largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes)
     inverse = reciprocal(total)
     # The mean of dL/dp under p, less the summed weights of the nll: what every class of the voxel shares.
     shared = tl.zeros((WARPS, BLOCK), tl.float32)
@@ -286,9 +304,10 @@ def _gradient_tile(
     mask_c = mask
     gradient_c = gradient
     for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
-        logits, g, weight = _load_class(
-            x_c, target_c, mask_c, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
-            ignore_index, DENSE, PER_CLASS,
+        logits = _load_logits(x_c, x_sv, lane, inside, used)
+        g, weight = _load_target(
+            target_c, mask_c, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c, ignore_index,
+            DENSE, PER_CLASS,
         )  # fmt: skip
         p = tl.exp2((logits - largest) * LOG2_E) * inverse
         slope, pull = _slopes(gradient_c, gradient_ss, factor, p, g, weight)
@@ -299,13 +318,14 @@ def _gradient_tile(
         if mask is not None:
             mask_c += mask_sc
     for c in tl.range(0, classes, loop_unroll_factor=UNROLL):
-        logits, g, weight = _load_class(
-            x, target, mask, x_sv, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c,
-            ignore_index, DENSE, PER_CLASS,
+        logits = _load_logits(x, x_sv, lane, inside, used)
+        g, weight = _load_target(
+            target, mask, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c, ignore_index,
+            DENSE, PER_CLASS,
         )  # fmt: skip
         p = tl.exp2((logits - largest) * LOG2_E) * inverse
         slope, pull = _slopes(gradient, gradient_ss, factor, p, g, weight)
-        value = clean(weight, p * (slope - shared) - pull)
+        value = clean(used, p * (slope - shared) - pull)
         tl.store(dx + lane * dx_sv, value, mask=inside)
         x += x_sc
         dx += dx_sc
