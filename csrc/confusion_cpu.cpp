@@ -20,6 +20,23 @@ constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 constexpr int64_t kCopies = 4;
 constexpr int64_t kMaxCellsCopied = 1 << 16;
 
+template <class Label, class Code>
+inline void encode_packed(const Label* data, int64_t count, const Encoder<Label, Code>& encoder,
+                          Code* codes) {
+    for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i]);
+}
+
+// Wheels are built for any x86-64, and its oldest vectors cannot compare 64-bit labels.
+#if defined(__x86_64__) && defined(__GNUC__)
+const bool kHasAvx2 = __builtin_cpu_supports("avx2");
+
+template <class Label, class Code>
+__attribute__((target("avx2"))) void encode_packed_avx2(const Label* data, int64_t count,
+                                                        const Encoder<Label, Code>& encoder, Code* codes) {
+    for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i]);
+}
+#endif
+
 template <class Code>
 void encode(const Labels& labels, int64_t sample, int64_t first, int64_t count,
             const ConfusionProblem& problem, std::optional<int64_t> ignore_index, Code* codes) {
@@ -29,7 +46,10 @@ void encode(const Labels& labels, int64_t sample, int64_t first, int64_t count,
                                            ignore_index.value_or(0));
         data += sample * labels.stride_n + first * labels.stride_v;
         if (labels.stride_v == 1) {
-            for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i]);
+#if defined(__x86_64__) && defined(__GNUC__)
+            if (kHasAvx2) return encode_packed_avx2(data, count, encoder, codes);
+#endif
+            encode_packed(data, count, encoder, codes);
         } else {
             for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i * labels.stride_v]);
         }

@@ -30,8 +30,8 @@ def _count(
 ) -> None:
     """Counts labels (N, V) by way of the cells of a block and a table (copies, rows * columns) of one sample.
 
-    Row C takes targets out of range, row C + 1 ignored voxels and column C predictions out of range, so that the
-    first loop has no branch and becomes vector instructions.
+    Row C takes targets out of range, row C + 1 ignored voxels and column C predictions out of range, so that
+    the first loop has no branch and becomes vector instructions.
     """
     samples, voxels = target.shape
     classes = counts.shape[1]
