@@ -39,10 +39,15 @@ bench: $(READY)  ## fastmed beside its peers on this CPU; one JSON file under $(
 	$(BIN)/python -m benchmarks.run --results $(RESULTS)
 
 gpu-static: $(READY)  ## compile every Triton kernel for A100, H100 and B200 and hold it to its budget
-	$(BIN)/python -m benchmarks.gpu_static
+	$(BIN)/python -m benchmarks.gpu_static --output $(RESULTS)/gpu-static.json
 
 csrc-cuda:  ## compile the CUDA sources for every architecture; a spill is an error
-	csrc/check_cuda.sh
+	@mkdir -p build
+	nvcc -std=c++17 -O3 -c csrc/confusion_cuda.cu -o build/confusion_cuda.o --resource-usage \
+	  $(foreach arch,80 90 100,-gencode=arch=compute_$(arch),code=sm_$(arch)) > build/ptxas.log 2>&1 \
+	  || (cat build/ptxas.log; false)
+	@grep -E "Compiling|Used|spill" build/ptxas.log
+	@! grep -E "[1-9][0-9]* bytes spill (stores|loads)" build/ptxas.log
 
 gpu:  ## on a machine with a GPU: build, test and measure with the Python at hand, without a network
 	$(PYTHON) -m benchmarks.require_gpu

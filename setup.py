@@ -1,5 +1,75 @@
-"""Placeholder until the extension modules are declared here."""
+"""The extension module `fastmed._native`: torch-free, with CUDA where nvcc is found, and never required."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
-setup()
+ARCHITECTURES = ("80", "90", "100")
+CUDA = os.environ.get("FASTMED_CUDA")  # "1": required, "0": left out, unset: built where possible
+
+
+def find_nvcc() -> str | None:
+    """Path of the CUDA compiler, or None."""
+    home = os.environ.get("CUDA_HOME", os.devnull)
+    return shutil.which("nvcc", path=f"{home}/bin") or shutil.which("nvcc")
+
+
+def run(*command: str) -> str:
+    """Output of a command; what goes wrong is a failed compilation."""
+    try:
+        done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CompileError(f"{error}\n{getattr(error, 'output', '')}") from error
+    return done.stdout
+
+
+class BuildNative(build_ext):
+    """Adds the CUDA translation unit."""
+
+    def build_extension(self, extension: Pybind11Extension) -> None:
+        """Builds with CUDA if possible or required, else for the CPU alone."""
+        try:
+            if CUDA != "0" and (nvcc := find_nvcc()):
+                self.add_cuda(extension, nvcc)
+            elif CUDA == "1":
+                raise CompileError("no nvcc on PATH or under CUDA_HOME")
+        except CompileError as error:
+            if CUDA == "1":
+                raise SystemExit(f"FASTMED_CUDA=1: {error}") from error
+            print(f"{error}\nfastmed: building without CUDA", file=sys.stderr)
+        super().build_extension(extension)
+
+    def add_cuda(self, extension: Pybind11Extension, nvcc: str) -> None:
+        """Compiles the kernels, and links them and the static CUDA runtime into the extension."""
+        known = re.findall(r"compute_(\d+)", run(nvcc, "--list-gpu-arch"))
+        targets = [target for target in ARCHITECTURES if target in known]
+        codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
+        codes += [f"-gencode=arch=compute_{target},code=compute_{target}" for target in targets[-1:]]
+        source, built = "csrc/confusion_cuda.cu", Path(self.build_temp, "confusion_cuda.o")
+        built.parent.mkdir(parents=True, exist_ok=True)
+        flags = ("-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden")
+        run(nvcc, *flags, *codes, "-c", source, "-o", str(built))
+        extension.library_dirs += re.findall(r'"-L([^"]+)"', run(nvcc, "--dryrun", source))
+        extension.extra_objects.append(str(built))
+        extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
+        extension.define_macros.append(("FASTMED_CUDA", "1"))
+
+
+native = Pybind11Extension(
+    "fastmed._native",
+    ["csrc/bindings.cpp", "csrc/confusion_cpu.cpp"],
+    depends=["csrc/confusion.hpp", "csrc/confusion_cuda.cu"],
+    extra_compile_args=["-O3", "-pthread"],
+    extra_link_args=["-pthread"],
+    cxx_std=17,
+    optional=CUDA != "1",
+)
+setup(ext_modules=[native], cmdclass={"build_ext": BuildNative})

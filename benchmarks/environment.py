@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "commit": commit(),
+        "date": datetime.date.today().isoformat(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
     if device.type == "cuda":

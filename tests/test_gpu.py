@@ -9,10 +9,7 @@ from torch import Tensor
 import fastmed
 from fastmed.functional import confusion_counts
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def batch(shape: tuple[int, ...] = (2, 4, 48, 48, 48), dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor]:

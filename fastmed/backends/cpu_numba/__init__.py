@@ -10,8 +10,18 @@ from torch import Tensor
 
 from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
 from . import finalise, pointwise, softmax, threads
+from .confusion import confusion_counts
 from .memory import empty_like
 from .tiles import CHUNKS, NO_GRADIENT, combine, pack, view
+
+__all__ = [
+    "confusion_counts",
+    "region_loss",
+    "region_sums",
+    "region_sums_backward",
+    "unavailable_reason",
+    "unsupported_reasons",
+]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -307,7 +307,7 @@ def sums_serial(input: Any, target: Any, mask: Any, layout: Any, partials: Any, 
 def sums_parallel(input: Any, target: Any, mask: Any, layout: Any, partials: Any, invalid: Any) -> None:
     """Partial sums of every chunk, on Numba's threads."""
     for item in prange(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, item, partials, invalid)
+        _chunk_sums(input, target, mask, layout, np.int64(item), partials, invalid)
 
 
 @compiled
@@ -321,4 +321,4 @@ def gradient_serial(input: Any, target: Any, mask: Any, layout: Any, by: Any, gr
 def gradient_parallel(input: Any, target: Any, mask: Any, layout: Any, by: Any, gradient: Any) -> None:
     """The gradient of every chunk, on Numba's threads."""
     for item in prange(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, item, by, gradient)
+        _chunk_gradient(input, target, mask, layout, np.int64(item), by, gradient)

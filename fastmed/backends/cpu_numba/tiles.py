@@ -23,7 +23,9 @@ TILES_PER_CHUNK = 16
 _F = np.float32
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
-parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+# `prange` and nothing else: each further transformation is a pass over the code that finds nothing here.
+_PASSES = {"comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"}
+parallel = njit(cache=True, nogil=True, error_model="numpy", parallel={"prange": True, **dict.fromkeys(_PASSES, False)})
 
 
 class View(NamedTuple):

@@ -1,0 +1,131 @@
+"""`make docs`: the tables of README and docs, from the files in `benchmarks/results` and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parent.parent
+_RESULTS = _ROOT / "benchmarks" / "results"
+_NOT_MEASURED = "Not measured yet.\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Markdown, the first column left and the others right."""
+    align = [":--", *["--:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, align, *rows])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def measured(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Results of a CPU or a GPU: the newest file of each machine, by name."""
+    newest: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
+    for path in sorted(_RESULTS.glob("*.json")):
+        content = _read(path)
+        about = content.get("environment", {})
+        if "results" not in content or ("compute_capability" in about) != (kind == "gpu"):
+            continue
+        machine = about["device"], about["cores"]
+        if machine not in newest or about["date"] >= newest[machine][1]["environment"]["date"]:
+            newest[machine] = path.name, content
+    return sorted(newest.values())
+
+
+def benchmark_table(kind: str) -> str:
+    """Every case and provider of the newest file of each machine."""
+    parts = []
+    for name, content in measured(kind):
+        about = content["environment"]
+        versions = about["versions"]
+        rows = []
+        for row in content["results"]:
+            if "failed" in row:
+                rows.append([row["case"], row["provider"], f"failed: {row['failed']}", "", ""])
+                continue
+            time = f"{row['median_s'] * 1e3:.3g} ± {row['iqr_s'] * 1e3:.2g}"
+            ratio, share = f"{row['times_fastmed']:.2f}", f"{row['share_of_copy']:.0%}"
+            rows.append([row["case"], row["provider"], time, ratio, share])
+        parts.append(
+            f"{about['device']}, {about['cores']} cores, torch {versions['torch']}, "
+            f"MONAI {versions.get('monai', '-')}, {about['date']}; "
+            f"copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n"
+            + _table(["case", "provider", "ms, median ± IQR", "times fastmed's", "of copy bandwidth"], rows)
+        )
+    return "\n".join(parts) or _NOT_MEASURED
+
+
+def demo_tables() -> str:
+    """What `fastmed demo` found on the held-out hemisphere, and the loss beside MONAI's."""
+    path = _RESULTS / "demo.json"
+    if not path.exists():
+        return _NOT_MEASURED
+    content = _read(path)
+    scores = [[label, *(f"{value:.3f}" for value in by.values())] for label, by in content["by_class"].items()]
+    metrics = list(next(iter(content["by_class"].values())))
+    losses = []
+    fused = content["loss_comparison"][-1]
+    for row in content["loss_comparison"]:
+        time = f"{row['seconds'] * 1e3:.1f}"
+        cells = [row["name"], f"{row['value']:.6f}", f"{row['gradient_difference']:.1e}", time]
+        losses.append([*cells, f"{row['seconds'] / fused['seconds']:.1f}", f"{row['kept_bytes'] / 1e6:.2f}"])
+    header = [
+        "loss",
+        "value",
+        "gradient difference",
+        "ms, forward + backward",
+        "times fastmed's",
+        "MB kept for backward",
+    ]
+    return (
+        f"{_table(['class', *metrics], scores)}\nMean foreground Dice {content['mean_foreground_dice']:.3f} after "
+        f"{content['steps']} steps, {content['threads']} threads, torch {content['torch']}. The losses, on the tensors "
+        f"of the last training step:\n\n{_table(header, losses)}\n(`{path.relative_to(_ROOT)}`)\n"
+    )
+
+
+def static_table() -> str:
+    """Registers, instructions and the predicted bound of every Triton kernel."""
+    path = _RESULTS / "gpu-static.json"
+    if not path.exists():
+        return _NOT_MEASURED
+    content = _read(path)
+    rows = []
+    for kernel in content["kernels"]:
+        predictions = kernel["predictions"].items()
+        expected = ", ".join(f"{gpu} {each['share']:.0%} {each['bound']}" for gpu, each in predictions)
+        numbers = [f"sm_{kernel['capability']}", kernel["registers"], kernel["stack"], kernel["load_bytes"]]
+        per_element = [f"{kernel['instructions']:.1f}", f"{kernel['mufu']:.2f}", f"{kernel['bytes']:.2f}"]
+        name = kernel["kernel"].removeprefix("region_").replace("_kernel_", " ")
+        rows.append([name, kernel["variant"], *map(str, numbers), *per_element, expected or "-"])
+    header = ["kernel", "operands", "architecture", "registers", "stack, bytes", "widest load, bytes"]
+    header += ["instructions", "MUFU", "bytes", "share of the roofline, and bound"]
+    return f"Triton {content['versions']['triton']} (`{path.relative_to(_ROOT)}`).\n\n{_table(header, rows)}"
+
+
+_GENERATED = {
+    "bench-cpu": lambda: benchmark_table("cpu"),
+    "bench-gpu": lambda: benchmark_table("gpu"),
+    "demo": demo_tables,
+    "gpu-static": static_table,
+}
+
+
+def main() -> None:
+    """Rewrites what stands between the marks of each generated part."""
+    for path in (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))):
+        text = before = path.read_text()
+        for name, make in _GENERATED.items():
+            marks = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
+            text = re.sub(marks, lambda match, make=make: f"{match[1]}\n{make()}\n{match[2]}", text, flags=re.DOTALL)
+        if text != before:
+            path.write_text(text)
+            print(f"rewritten: {path.relative_to(_ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

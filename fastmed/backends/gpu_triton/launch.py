@@ -1,0 +1,313 @@
+"""Which kernel runs, on which grid, with which tile: a few rules on the shape, and no tuning at run time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+import triton
+from torch import Tensor
+
+from ...contract import (
+    NLL_NEG,
+    NLL_POS,
+    PRED,
+    PRED_SQ,
+    STATISTICS,
+    TARGET,
+    TARGET_SQ,
+    TP,
+    WEIGHT,
+    LossWeights,
+    RatioLinear,
+    RegionInput,
+)
+from . import finalise, sigmoid, softmax_few, softmax_many
+from .primitives import INTERPRETED
+
+INVALID = STATISTICS
+
+# A softmax thread holds all classes of its voxels up to this many; with a target or weight for each class
+# as well, up to half as many. Beyond, the registers spill.
+FEW_CLASSES = 16
+FEW_CLASSES_DENSE = 8
+# A sigmoid kernel multiplies up factors of at most 2, one for each tile, in float32.
+TILES_PER_PROGRAM = 64
+# Programs of four warps for each multiprocessor: what its registers hold, with some to spare for balance.
+PROGRAMS_PER_PROCESSOR = 8
+WARPS = 4
+LANES = 32 * WARPS
+WARPS_FINALISE = 8
+# Elements of the tile of partial sums that the second stage reads at once.
+FINALISE_TILE = 2048
+FINALISE_BLOCK = 1024
+
+
+class Launch(NamedTuple):
+    """One kernel launch."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    warps: int = WARPS
+
+    def run(self) -> None:
+        """Launches the kernel on the current device."""
+        # Infinities and NaN are silent on a GPU; the interpreter's numpy would warn of them.
+        with numpy.errstate(all="ignore") if INTERPRETED else contextlib.nullcontext():
+            self.kernel[self.grid](**self.arguments, num_warps=self.warps, enable_fp_fusion=True)
+
+
+class Scheme(NamedTuple):
+    """The kernels of a pass over the voxels, what one tile covers, and their compile-time constants."""
+
+    forward: Any
+    backward: Any
+    rows: int
+    voxels_per_tile: int
+    constants: dict[str, Any]
+    forward_constants: dict[str, Any]
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Streaming multiprocessors; in the interpreter one, which keeps its grids small."""
+    if INTERPRETED:
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _readable(tensor: Tensor | None) -> Tensor | None:
+    """Booleans as the bytes they are."""
+    return tensor.view(torch.uint8) if tensor is not None and tensor.dtype == torch.bool else tensor
+
+
+def _is_weighted(operands: RegionInput) -> bool:
+    return operands.mask is not None or operands.ignore_index is not None
+
+
+def _is_per_class(operands: RegionInput) -> bool:
+    """Whether voxel weights differ between the classes."""
+    if operands.mask is not None and operands.mask.shape[1] > 1:
+        return True
+    return operands.is_dense and operands.ignore_index is not None
+
+
+def statistics_of_sums(operands: RegionInput, nll: bool) -> frozenset[int]:
+    """Statistics that the first stage computes for `region_sums`; the others follow from these."""
+    wanted = {TP, PRED, PRED_SQ, TARGET}
+    if nll and operands.activation != "none":
+        wanted |= {NLL_POS}
+    return _complete(operands, wanted | {TARGET_SQ, WEIGHT})
+
+
+def statistics_of_loss(operands: RegionInput, loss: RatioLinear) -> frozenset[int]:
+    """Statistics that the first stage computes for a loss."""
+    wanted: set[int] = set()
+    if loss.lambda_ratio:
+        wanted |= {TP, PRED_SQ, TARGET_SQ} if loss.squared else {TP, PRED, TARGET}
+    if loss.lambda_nll:
+        wanted.add(NLL_POS)
+        if loss.mean:
+            wanted.add(TARGET if loss.nll_mean == "target" else WEIGHT)
+    return _complete(operands, wanted)
+
+
+def _complete(operands: RegionInput, wanted: set[int]) -> frozenset[int]:
+    """Adds what belongs together, and leaves out what the second stage knows by itself."""
+    if NLL_POS in wanted and operands.activation == "sigmoid":
+        wanted = wanted | {NLL_NEG}
+    if TARGET_SQ in wanted and not (operands.is_dense and operands.target.dtype.is_floating_point):
+        wanted = wanted - {TARGET_SQ} | {TARGET}
+    if not _is_weighted(operands):
+        wanted = wanted - {WEIGHT}
+    return frozenset(wanted if operands.is_dense else wanted | {INVALID})
+
+
+def _bits(statistics: frozenset[int]) -> int:
+    return sum(1 << statistic for statistic in statistics)
+
+
+def _block(operands: RegionInput, bytes_per_thread: int) -> int:
+    """Voxels of a tile whose threads read so many bytes of a class at once.
+
+    One voxel a thread where the voxels of a class are not neighbours in memory: no load is wider than that,
+    and a tile that all operands would split among the threads in the same way needs no exchange between
+    these.
+    """
+    if INTERPRETED or operands.input.stride(2) != 1:
+        return LANES
+    return LANES * bytes_per_thread // operands.input.element_size()
+
+
+def _scheme(operands: RegionInput) -> Scheme:
+    """The scheme of a pass over the voxels: by activation and number of classes alone."""
+    samples, classes, _ = operands.input.shape
+    dense = operands.is_dense
+    if operands.activation != "softmax":
+        hard = not (dense and operands.target.dtype.is_floating_point)
+        if operands.mask is not None:
+            hard = hard and operands.mask.dtype == torch.bool
+        block = _block(operands, 16)
+        return Scheme(
+            sigmoid.region_fwd_kernel_sigmoid,
+            sigmoid.region_bwd_kernel_sigmoid,
+            samples * classes,
+            block,
+            {"classes": classes, "SIGMOID": operands.activation == "sigmoid", "DENSE": dense, "BLOCK": block},
+            {"HARD": hard},
+        )
+    per_class = _is_per_class(operands)
+    if classes <= (FEW_CLASSES_DENSE if dense or per_class else FEW_CLASSES):
+        voxels_per_thread = 4 if classes <= 8 else 2
+        block = _block(operands, voxels_per_thread * operands.input.element_size())
+        return Scheme(
+            softmax_few.region_fwd_kernel_softmax_few,
+            softmax_few.region_bwd_kernel_softmax_few,
+            samples,
+            block,
+            {"C": classes, "DENSE": dense, "PER_CLASS": per_class, "BLOCK": block},
+            # One accumulator for all voxels of a thread where registers are scarce, one for
+            # each where they are not.
+            {"FOLD": 1 if classes <= 4 else min(voxels_per_thread, block // LANES)},
+        )
+    # 16 bytes a lane, so that the voxels of one warp lie in one row of the tile.
+    block = 32 if INTERPRETED else 32 * 16 // operands.input.element_size()
+    return Scheme(
+        softmax_many.region_fwd_kernel_softmax_many,
+        softmax_many.region_bwd_kernel_softmax_many,
+        samples,
+        WARPS * block,
+        {"classes": classes, "DENSE": dense, "PER_CLASS": per_class, "WARPS": WARPS, "BLOCK": block},
+        {"CLASSES": triton.next_power_of_2(classes)},
+    )
+
+
+def _programs(scheme: Scheme, voxels: int, processors: int) -> int:
+    """Programs for each row of the grid: enough to fill the device, and equal numbers of tiles for each."""
+    tiles = triton.cdiv(voxels, scheme.voxels_per_tile)
+    programs = max(triton.cdiv(processors * PROGRAMS_PER_PROCESSOR, scheme.rows), 1)
+    tiles_each = min(triton.cdiv(tiles, programs), TILES_PER_PROGRAM)
+    return int(triton.cdiv(tiles, tiles_each))
+
+
+def _strides(**tensors: Tensor | None) -> dict[str, int]:
+    """Strides in elements by sample, class and voxel; a mask or target without classes repeats over them."""
+    strides: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            sn, sc, sv = 0, 0, 0
+        elif tensor.ndim == 2:
+            sn, sc, sv = tensor.stride(0), 0, tensor.stride(1)
+        else:
+            sn, sc, sv = tensor.stride()
+            sc = 0 if tensor.shape[1] == 1 else sc
+        strides |= {f"{name}_sn": sn, f"{name}_sc": sc, f"{name}_sv": sv}
+    return strides
+
+
+def _operands(operands: RegionInput) -> dict[str, Any]:
+    input, target, mask, _, ignore_index = operands
+    return {
+        "x": input,
+        "target": _readable(target),
+        "mask": None if mask is None else _readable(mask),
+        "voxels": input.shape[2],
+        "ignore_index": ignore_index,
+        **_strides(x=input, target=target, mask=mask),
+    }
+
+
+def partial_sums(operands: RegionInput, statistics: frozenset[int], processors: int) -> tuple[Launch, Tensor]:
+    """First stage: the launch, whose `partials` are (statistics and labels out of range, N, C, programs)."""
+    samples, classes, voxels = operands.input.shape
+    scheme = _scheme(operands)
+    programs = _programs(scheme, voxels, processors)
+    partials = operands.input.new_empty((STATISTICS + 1, samples, classes, programs), dtype=torch.float32)
+    arguments = _operands(operands) | scheme.constants | scheme.forward_constants
+    arguments |= {"partials": partials, "WANTED": _bits(statistics)}
+    return Launch(scheme.forward, (scheme.rows, programs), arguments), partials
+
+
+def gradient_of_input(
+    operands: RegionInput, gradient: Tensor, scale: Tensor | None, dx: Tensor, processors: int
+) -> Launch:
+    """The backward pass: `dx` from the gradient of the stacked sums."""
+    scheme = _scheme(operands)
+    programs = _programs(scheme, operands.input.shape[2], processors)
+    ss, sn, sc = gradient.stride()
+    arguments = _operands(operands) | scheme.constants | _strides(dx=dx)
+    arguments |= {"dx": dx, "gradient": gradient, "gradient_ss": ss, "gradient_sn": sn, "gradient_sc": sc}
+    arguments |= {"scale": scale}
+    return Launch(scheme.backward, (scheme.rows, programs), arguments)
+
+
+def _second_stage(partials: Tensor, statistics: frozenset[int], voxels: int) -> dict[str, Any]:
+    """Arguments that the kernels of the second stage share, with the tile [samples, classes, programs]."""
+    _, samples, classes, programs = partials.shape
+    tile_samples = min(triton.next_power_of_2(max(samples, 1)), 16)
+    tile_classes = min(triton.next_power_of_2(max(classes, 1)), 64)
+    tile_programs = min(triton.next_power_of_2(max(programs, 1)), FINALISE_TILE // (tile_samples * tile_classes))
+    return {
+        "partials": partials,
+        "samples": samples,
+        "classes": classes,
+        "programs": programs,
+        "voxels": voxels,
+        "WANTED": _bits(statistics),
+        "SAMPLES": tile_samples,
+        "CLASSES": tile_classes,
+        "PROGRAMS": tile_programs,
+    }
+
+
+def combination(partials: Tensor, statistics: frozenset[int], voxels: int, sums: Tensor, invalid: Tensor) -> Launch:
+    """Second stage of `region_sums`."""
+    arguments = _second_stage(partials, statistics, voxels) | {"sums": sums, "invalid": invalid}
+    grid = (
+        triton.cdiv(arguments["samples"], arguments["SAMPLES"]),
+        triton.cdiv(arguments["classes"], arguments["CLASSES"]),
+    )
+    return Launch(finalise.region_fwd_kernel_combine, grid, arguments, WARPS_FINALISE)
+
+
+def finalisation(
+    partials: Tensor,
+    statistics: frozenset[int],
+    voxels: int,
+    loss: RatioLinear,
+    weights: LossWeights,
+    value: Tensor,
+    gradient: Tensor,
+    invalid: Tensor,
+) -> Launch:
+    """Second stage of `region_loss`: one program."""
+    arguments = _second_stage(partials, statistics, voxels)
+    for name, weight in zip(("region", "pos", "neg"), weights, strict=True):
+        arguments[f"{name}_weight"] = weight
+        arguments[f"{name}_weight_stride"] = 0 if weight is None else weight.stride(0)
+    arguments |= {
+        "value": value,
+        "gradient": gradient,
+        "invalid": invalid,
+        "numerator_tp": loss.numerator_tp,
+        "denominator_tp": loss.denominator_tp,
+        "denominator_pred": loss.denominator_pred,
+        "denominator_target": loss.denominator_target,
+        "smooth_numerator": loss.smooth_numerator,
+        "smooth_denominator": loss.smooth_denominator,
+        "lambda_ratio": loss.lambda_ratio,
+        "lambda_nll": loss.lambda_nll,
+        "first_class": loss.first_class,
+        "RATIO": loss.lambda_ratio != 0,
+        "SQUARED": loss.squared,
+        "POOL": loss.pool_batch,
+        "NLL": loss.lambda_nll != 0,
+        "NLL_MEAN": loss.nll_mean,
+        "MEAN": loss.mean,
+        "BLOCK": FINALISE_BLOCK,
+    }
+    return Launch(finalise.region_fwd_kernel_finalise, (1,), arguments, WARPS_FINALISE)

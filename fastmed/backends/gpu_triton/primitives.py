@@ -1,0 +1,134 @@
+"""What every kernel shares: the statistics by bit, tile loads, and arithmetic that costs few instructions."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ... import contract
+
+TP = tl.constexpr(contract.TP)
+PRED = tl.constexpr(contract.PRED)
+PRED_SQ = tl.constexpr(contract.PRED_SQ)
+TARGET = tl.constexpr(contract.TARGET)
+TARGET_SQ = tl.constexpr(contract.TARGET_SQ)
+NLL_POS = tl.constexpr(contract.NLL_POS)
+NLL_NEG = tl.constexpr(contract.NLL_NEG)
+WEIGHT = tl.constexpr(contract.WEIGHT)
+STATISTICS = tl.constexpr(contract.STATISTICS)
+# One more row of partial sums, after the statistics: labels out of range.
+INVALID = tl.constexpr(contract.STATISTICS)
+
+HAS_TP = tl.constexpr(1 << contract.TP)
+HAS_PRED = tl.constexpr(1 << contract.PRED)
+HAS_PRED_SQ = tl.constexpr(1 << contract.PRED_SQ)
+HAS_TARGET = tl.constexpr(1 << contract.TARGET)
+HAS_TARGET_SQ = tl.constexpr(1 << contract.TARGET_SQ)
+HAS_NLL_POS = tl.constexpr(1 << contract.NLL_POS)
+HAS_NLL_NEG = tl.constexpr(1 << contract.NLL_NEG)
+HAS_WEIGHT = tl.constexpr(1 << contract.WEIGHT)
+HAS_INVALID = tl.constexpr(1 << contract.STATISTICS)
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+
+
+@triton.jit
+def _divided_reciprocal(value):
+    return 1.0 / value
+
+
+@triton.jit
+def _approximate_reciprocal(value):
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [value], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def _library_log2(value):
+    return tl.log2(value)
+
+
+@triton.jit
+def _approximate_log2(value):
+    return tl.inline_asm_elementwise(
+        "lg2.approx.ftz.f32 $0, $1;", "=f,f", [value], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+# The interpreter runs no PTX. On the GPU the library's forms guard against arguments that never occur here
+# (1 <= value), for 4 and 20 instructions.
+INTERPRETED = not isinstance(_divided_reciprocal, triton.JITFunction)
+reciprocal = _divided_reciprocal if INTERPRETED else _approximate_reciprocal
+log2 = _library_log2 if INTERPRETED else _approximate_log2
+
+
+@triton.jit
+def log1p(value):
+    """log(1 + value) for value in [0, 1]: relative error 2e-7, without the special function unit."""
+    series = value * -0.003244023537263274 + 0.019851453602313995
+    series = series * value - 0.056959521025419235
+    series = series * value + 0.10603653639554977
+    series = series * value - 0.15305592119693756
+    series = series * value + 0.1967593878507614
+    series = series * value - 0.24954134225845337
+    series = series * value + 0.3332996368408203
+    series = series * value - 0.4999990165233612
+    return (series * value + 1.0) * value
+
+
+@triton.jit
+def load(pointer, lane, stride, inside):
+    """A tile from `pointer` on; elements that are not inside read as zero."""
+    return tl.load(pointer + lane * stride, mask=inside, other=0)
+
+
+@triton.jit
+def load_labels(pointer, lane, stride, inside):
+    """Labels as int32, or as int64 if their type is wider."""
+    labels = load(pointer, lane, stride, inside)
+    stored = pointer.dtype.element_ty
+    return labels.to(tl.int64) if stored == tl.int64 or stored == tl.uint32 else labels.to(tl.int32)
+
+
+@triton.jit
+def load_weight(pointer, lane, stride, inside, kept):
+    """Voxel weights, zero where not kept; ones, which the compiler folds away, if there is no mask."""
+    if pointer is None:
+        weight = tl.full(kept.shape, 1.0, tl.float32)
+    else:
+        weight = load(pointer, lane, stride, inside).to(tl.float32)
+    return tl.where(kept, weight, 0.0)
+
+
+@triton.jit
+def tile_range(tile, voxels, BLOCK: tl.constexpr, TAIL: tl.constexpr):
+    """First voxel of a tile, its lanes, and which lie inside the volume: all but in the last tile."""
+    start = tl.cast(tile, tl.int64) * BLOCK
+    lane = tl.arange(0, BLOCK).to(tl.int64)
+    inside = tl.full((BLOCK,), True, tl.int1)
+    if TAIL:
+        inside = start + lane < voxels
+    return start, lane, inside
+
+
+@triton.jit
+def clean(weight, value):
+    """The value, and zero at removed voxels, where it may be NaN."""
+    return tl.where(weight == 0.0, 0.0, value)
+
+
+@triton.jit
+def add(total, value, FOLD: tl.constexpr):
+    """Adds a tile to an accumulator that holds one number for `FOLD` neighbours, which lie in one thread."""
+    if FOLD > 1:
+        value = tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
+    return total + value
+
+
+@triton.jit
+def add_where(hit, total, value, FOLD: tl.constexpr):
+    """Adds a tile where `hit`; without folding this compiles to one predicated addition."""
+    return tl.where(hit, total + value, total) if FOLD == 1 else add(total, tl.where(hit, value, 0.0), FOLD)

@@ -1,0 +1,336 @@
+"""Softmax over few classes: a thread holds all classes of its voxels, and no loop turn exchanges anything.
+
+A tile is a tuple of one-dimensional tiles, one for each class, unrolled at compile time.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .primitives import (
+    HAS_INVALID,
+    HAS_NLL_POS,
+    HAS_PRED,
+    HAS_PRED_SQ,
+    HAS_TARGET,
+    HAS_TARGET_SQ,
+    HAS_TP,
+    HAS_WEIGHT,
+    INVALID,
+    LN_2,
+    LOG2_E,
+    NLL_POS,
+    PRED,
+    PRED_SQ,
+    TARGET,
+    TARGET_SQ,
+    TP,
+    WEIGHT,
+    add,
+    add_where,
+    clean,
+    load,
+    load_labels,
+    load_weight,
+    log2,
+    reciprocal,
+    tile_range,
+)
+
+
+@triton.jit
+def _load_classes(
+    x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
+):  # fmt: skip
+    """Tuples of logits, targets (the labels alone if not dense) and weights (one if not per class), and their sum.
+
+    A voxel that no class gives weight is removed: its logits read as zero.
+    """
+    x += start * x_sv
+    target += start * target_sv
+    if mask is not None:
+        mask += start * mask_sv
+    logits = ()
+    targets = ()
+    weights = ()
+    kept = inside
+    if not DENSE:
+        labels = load_labels(target, lane, target_sv, inside)
+        targets += (labels,)
+        if ignore_index is not None:
+            kept = inside & (labels != ignore_index)
+    if not PER_CLASS:
+        weights += (load_weight(mask, lane, mask_sv, inside, kept),)
+    for c in tl.static_range(C):
+        if DENSE:
+            dense = load(target, lane, target_sv, inside).to(tl.float32)
+            target += target_sc
+            if ignore_index is not None:
+                kept = inside & (dense != ignore_index)
+        if PER_CLASS:
+            weights += (load_weight(mask, lane, mask_sv, inside, kept),)
+            if mask is not None:
+                mask += mask_sc
+        weight = weights[c if PER_CLASS else 0]
+        if DENSE:
+            targets += (clean(weight, dense),)
+        logits += (load(x, lane, x_sv, inside).to(tl.float32),)
+        x += x_sc
+    used = weights[0]
+    if PER_CLASS:
+        for c in tl.static_range(1, C):
+            used += weights[c]
+    cleaned = ()
+    for c in tl.static_range(C):
+        cleaned += (clean(used, logits[c]),)
+    return cleaned, targets, weights, used
+
+
+@triton.jit
+def _softmax(logits, C: tl.constexpr):
+    """Base-2 logits less their maximum, their powers, the sum of these and its reciprocal."""
+    largest = logits[0]
+    for c in tl.static_range(1, C):
+        largest = tl.maximum(largest, logits[c])
+    shifted = ()
+    powers = ()
+    for c in tl.static_range(C):
+        # The difference first: the product alone can overflow where the difference is small.
+        u = (logits[c] - largest) * LOG2_E
+        shifted += (u,)
+        powers += (tl.exp2(u),)
+    total = powers[0]
+    for c in tl.static_range(1, C):
+        total += powers[c]
+    return shifted, powers, total, reciprocal(total)
+
+
+@triton.jit
+def _accumulate(
+    sums, invalid, logits, targets, weights, inside, ignore_index,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, WANTED: tl.constexpr, FOLD: tl.constexpr,
+):  # fmt: skip
+    """Adds one tile to the sums, a tuple over classes of a tuple over statistics."""
+    shifted, powers, total, inverse = _softmax(logits, C)
+    if HAS_NLL_POS & WANTED:
+        log_total = log2(total)
+    if HAS_INVALID & WANTED:
+        wrong = inside & ((targets[0] < 0) | (targets[0] >= C))
+        if ignore_index is not None:
+            wrong = wrong & (targets[0] != ignore_index)
+        invalid = add_where(wrong, invalid, tl.full(wrong.shape, 1.0, tl.float32), FOLD)
+    new_sums = ()
+    for c in tl.static_range(C):
+        tp, pred, pred_sq, tgt, tgt_sq, nll, wgt = sums[c]
+        weight = weights[c if PER_CLASS else 0]
+        p = powers[c] * inverse
+        weighted_p = weight * p
+        if HAS_PRED & WANTED:
+            pred = add(pred, weighted_p, FOLD)
+        if HAS_PRED_SQ & WANTED:
+            pred_sq = add(pred_sq, weighted_p * p, FOLD)
+        if HAS_WEIGHT & WANTED:
+            wgt = add(wgt, weight, FOLD)
+        if DENSE:
+            weighted_target = weight * targets[c]
+            if HAS_TP & WANTED:
+                tp = add(tp, weighted_target * p, FOLD)
+            if HAS_TARGET & WANTED:
+                tgt = add(tgt, weighted_target, FOLD)
+            if HAS_TARGET_SQ & WANTED:
+                tgt_sq = add(tgt_sq, weighted_target * targets[c], FOLD)
+            if HAS_NLL_POS & WANTED:
+                # A class of probability zero that is not the target would give 0 * inf.
+                surprise = tl.where(weighted_target == 0.0, 0.0, weighted_target * (log_total - shifted[c]))
+                nll = add(nll, surprise, FOLD)
+        else:
+            hit = targets[0] == c
+            if HAS_TP & WANTED:
+                tp = add_where(hit, tp, weighted_p, FOLD)
+            if HAS_TARGET & WANTED:
+                tgt = add_where(hit, tgt, weight, FOLD)
+            if HAS_NLL_POS & WANTED:
+                nll = add_where(hit, nll, weight * (log_total - shifted[c]), FOLD)
+        new_sums += ((tp, pred, pred_sq, tgt, tgt_sq, nll, wgt),)
+    return new_sums, invalid
+
+
+@triton.jit
+def region_fwd_kernel_softmax_few(
+    x,
+    target,
+    mask,
+    partials,
+    voxels,
+    x_sn,
+    x_sc,
+    x_sv,
+    target_sn,
+    target_sc,
+    target_sv,
+    mask_sn,
+    mask_sc,
+    mask_sv,
+    ignore_index,
+    C: tl.constexpr,
+    DENSE: tl.constexpr,
+    PER_CLASS: tl.constexpr,
+    WANTED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    FOLD: tl.constexpr,
+):
+    """Partial sums of one sample over every `num_programs(1)`-th tile."""
+    n = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(1)
+    programs = tl.num_programs(1)
+    x += n * x_sn
+    target += n * target_sn
+    if mask is not None:
+        mask += n * mask_sn
+    zero = tl.zeros((BLOCK // FOLD,), tl.float32)
+    invalid = zero
+    sums = ()
+    for _ in tl.static_range(C):
+        sums += ((zero, zero, zero, zero, zero, zero, zero),)
+    full_tiles = voxels // BLOCK
+    for tile in range(program, full_tiles, programs):
+        start, lane, inside = tile_range(tile, voxels, BLOCK, False)
+        logits, targets, weights, _ = _load_classes(
+            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
+            ignore_index,
+            C, DENSE, PER_CLASS,
+        )  # fmt: skip
+        sums, invalid = _accumulate(
+            sums, invalid, logits, targets, weights, inside, ignore_index, C, DENSE, PER_CLASS, WANTED, FOLD
+        )
+    if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
+        start, lane, inside = tile_range(full_tiles, voxels, BLOCK, True)
+        logits, targets, weights, _ = _load_classes(
+            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
+            ignore_index,
+            C, DENSE, PER_CLASS,
+        )  # fmt: skip
+        sums, invalid = _accumulate(
+            sums, invalid, logits, targets, weights, inside, ignore_index, C, DENSE, PER_CLASS, WANTED, FOLD
+        )
+    # partials: (statistic, sample, class, program)
+    rows = tl.num_programs(0).to(tl.int64) * C * programs
+    partials += n * C * programs + program
+    if HAS_INVALID & WANTED:
+        tl.store(partials + INVALID * rows, tl.sum(invalid, 0))
+    for c in tl.static_range(C):
+        tp, pred, pred_sq, tgt, tgt_sq, nll, wgt = sums[c]
+        if HAS_TP & WANTED:
+            tl.store(partials + TP * rows, tl.sum(tp, 0))
+        if HAS_PRED & WANTED:
+            tl.store(partials + PRED * rows, tl.sum(pred, 0))
+        if HAS_PRED_SQ & WANTED:
+            tl.store(partials + PRED_SQ * rows, tl.sum(pred_sq, 0))
+        if HAS_TARGET & WANTED:
+            tl.store(partials + TARGET * rows, tl.sum(tgt, 0))
+        if HAS_TARGET_SQ & WANTED:
+            tl.store(partials + TARGET_SQ * rows, tl.sum(tgt_sq, 0))
+        if HAS_WEIGHT & WANTED:
+            tl.store(partials + WEIGHT * rows, tl.sum(wgt, 0))
+        if HAS_NLL_POS & WANTED:
+            tl.store(partials + NLL_POS * rows, tl.sum(nll, 0) * LN_2)
+        partials += programs
+
+
+@triton.jit
+def _gradient_tile(
+    x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
+    gradient_ss, gradient_sc, factor, tile, voxels, ignore_index,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
+    logits, targets, weights, used = _load_classes(
+        x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
+        ignore_index,
+        C, DENSE, PER_CLASS,
+    )  # fmt: skip
+    _, powers, _, inverse = _softmax(logits, C)
+    zero = tl.zeros((BLOCK,), tl.float32)
+    # The mean of dL/dp under p, less the summed weights of the nll: what every class of the voxel shares.
+    shared = zero
+    by_p = ()
+    by_nll = ()
+    for c in tl.static_range(C):
+        by_tp = factor * tl.load(gradient + TP * gradient_ss).to(tl.float32)
+        by_pred = factor * tl.load(gradient + PRED * gradient_ss).to(tl.float32)
+        by_pred_sq = 2.0 * factor * tl.load(gradient + PRED_SQ * gradient_ss).to(tl.float32)
+        by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss).to(tl.float32)
+        gradient += gradient_sc
+        weight = weights[c if PER_CLASS else 0]
+        g = targets[c] if DENSE else tl.where(targets[0] == c, 1.0, 0.0)
+        p = powers[c] * inverse
+        slope = weight * (by_tp * g + (by_pred_sq * p + by_pred))
+        pull = weight * (by_pos * g)
+        shared += p * slope - pull
+        by_p += (slope,)
+        by_nll += (pull,)
+    dx += start * dx_sv
+    for c in tl.static_range(C):
+        p = powers[c] * inverse
+        value = clean(used, p * (by_p[c] - shared) - by_nll[c])
+        tl.store(dx + lane * dx_sv, value, mask=inside)
+        dx += dx_sc
+
+
+@triton.jit
+def region_bwd_kernel_softmax_few(
+    x,
+    target,
+    mask,
+    dx,
+    gradient,
+    scale,
+    voxels,
+    x_sn,
+    x_sc,
+    x_sv,
+    target_sn,
+    target_sc,
+    target_sv,
+    mask_sn,
+    mask_sc,
+    mask_sv,
+    dx_sn,
+    dx_sc,
+    dx_sv,
+    gradient_ss,
+    gradient_sn,
+    gradient_sc,
+    ignore_index,
+    C: tl.constexpr,
+    DENSE: tl.constexpr,
+    PER_CLASS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gradient of one sample over every `num_programs(1)`-th tile."""
+    n = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(1)
+    programs = tl.num_programs(1)
+    x += n * x_sn
+    dx += n * dx_sn
+    target += n * target_sn
+    if mask is not None:
+        mask += n * mask_sn
+    gradient += n * gradient_sn
+    factor = 1.0
+    if scale is not None:
+        factor = tl.load(scale).to(tl.float32)
+    full_tiles = voxels // BLOCK
+    for tile in range(program, full_tiles, programs):
+        _gradient_tile(
+            x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
+            gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, C, DENSE, PER_CLASS, BLOCK, False,
+        )  # fmt: skip
+    if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
+        _gradient_tile(
+            x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
+            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, C, DENSE, PER_CLASS, BLOCK,
+            True,
+        )  # fmt: skip

@@ -1,0 +1,77 @@
+"""Wraps the C++ and CUDA extension, where it was built."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..contract import Request
+
+_missing: str | None = None
+try:
+    from .. import _native
+except ImportError as error:
+    _missing = (
+        f"the extension fastmed._native was not built ({error}): install a C++ compiler (and nvcc for CUDA), "
+        "then fastmed again with `pip install --force-reinstall --no-deps --no-cache-dir --verbose`"
+    )
+else:
+    _DTYPES = {
+        torch.bool: _native.Dtype.UINT8,
+        torch.uint8: _native.Dtype.UINT8,
+        torch.int8: _native.Dtype.INT8,
+        torch.int16: _native.Dtype.INT16,
+        torch.uint16: _native.Dtype.UINT16,
+        torch.int32: _native.Dtype.INT32,
+        torch.uint32: _native.Dtype.UINT32,
+        torch.int64: _native.Dtype.INT64,
+    }
+
+
+def unavailable_reason() -> str | None:
+    """Why the extension cannot be used, and how to build it."""
+    return _missing
+
+
+def build_info() -> _native.BuildInfo | None:
+    """Compiler, CUDA version (or None) and architectures of the extension; None if it is missing."""
+    return None if _missing else _native.build_info()
+
+
+def unsupported_reasons(request: Request) -> list[str]:
+    """See `Backend.unsupported_reasons`."""
+    reasons = []
+    if request.device == "cuda" and not hasattr(_native, "confusion_counts_cuda"):
+        reasons.append("built without CUDA: install it again where nvcc is on PATH or under CUDA_HOME")
+    reasons += [
+        f"labels of {dtype} are not supported"
+        for dtype in {request.dtype, request.target_dtype}
+        if dtype not in _DTYPES
+    ]
+    if request.classes > _native.MAX_CLASSES:
+        reasons.append(f"counts at most {_native.MAX_CLASSES} classes, not {request.classes}")
+    return reasons
+
+
+def _labels(tensor: Tensor) -> _native.Labels:
+    return _native.Labels(tensor.data_ptr(), _DTYPES[tensor.dtype], *tensor.stride())
+
+
+def confusion_counts(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """See `Backend.confusion_counts`."""
+    samples, voxels = target.shape
+    device = target.device
+    counts = torch.zeros((samples, num_classes, num_classes), dtype=torch.int64, device=device)
+    invalid = torch.zeros(samples, dtype=torch.int64, device=device)
+    operands = (_labels(prediction), _labels(target), samples, voxels, num_classes, ignore_index)
+    outputs = (counts.data_ptr(), invalid.data_ptr())
+    if device.type == "cpu":
+        _native.confusion_counts_cpu(*operands, *outputs, torch.get_num_threads())
+    else:
+        # The extension makes the device current in this thread; the guard restores the one before.
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream(device).cuda_stream
+            _native.confusion_counts_cuda(*operands, *outputs, target.get_device(), stream)
+    return counts, invalid

@@ -1,0 +1,306 @@
+"""Confusion counts of every backend against scikit-learn, torchmetrics and arithmetic."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from fastmed import dispatch
+from fastmed.functional import confusion_counts
+
+DTYPES = (
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.uint16,
+    torch.int32,
+    torch.uint32,
+    torch.int64,
+)
+# Equal ones, what thresholds and argmax are compared with, and what compact label maps are.
+PAIRS = [
+    (input, target)
+    for input, target in product(DTYPES, DTYPES)
+    if input == target or input == torch.int64 or target == torch.uint8
+]
+
+
+@pytest.fixture(params=["native", "numba", "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name of a backend that counts here."""
+    row = next(row for row in dispatch.TABLE if row.name == request.param)
+    if (reason := dispatch.unavailable_reason(row)) is not None:
+        pytest.skip(reason)
+    return row.name
+
+
+def name(dtype: torch.dtype) -> str:
+    """Readable test id."""
+    return str(dtype).removeprefix("torch.")
+
+
+def label_map(shape: tuple[int, ...], num_classes: int, dtype: torch.dtype = torch.int64, seed: int = 0) -> Tensor:
+    """Random labels that the dtype can hold."""
+    limit = 2 if dtype == torch.bool else min(num_classes, torch.iinfo(dtype).max + 1)
+    return torch.randint(0, limit, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def expected(input: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
+    """Counts of each sample by scikit-learn, without voxels that are ignored or out of range."""
+    counts = []
+    for prediction, truth in zip(input.to(torch.int64).numpy(), target.to(torch.int64).numpy(), strict=True):
+        kept = (prediction >= 0) & (prediction < num_classes) & (truth >= 0) & (truth < num_classes)
+        if ignore_index is not None:
+            kept &= truth != ignore_index
+        classes = np.arange(num_classes)
+        pair = (truth[kept], prediction[kept])
+        empty = np.zeros((num_classes, num_classes), dtype=np.int64)
+        counts.append(torch.from_numpy(confusion_matrix(*pair, labels=classes) if kept.any() else empty))
+    return torch.stack(counts)
+
+
+@pytest.mark.parametrize(("input_dtype", "target_dtype"), PAIRS, ids=name)
+def test_dtypes(backend: str, input_dtype: torch.dtype, target_dtype: torch.dtype) -> None:
+    input = label_map((2, 5, 7, 9), 4, input_dtype, seed=1)
+    target = label_map((2, 5, 7, 9), 4, target_dtype, seed=2)
+    counts = confusion_counts(input, target, 4, backend=backend)
+    assert counts.dtype == torch.int64
+    assert torch.equal(counts, expected(input, target, 4))
+
+
+@pytest.mark.parametrize("num_classes", [2, 4, 17, 254, 255, 256, 300, 1000])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int64], ids=name)
+def test_number_of_classes(backend: str, num_classes: int, dtype: torch.dtype) -> None:
+    input, target = (label_map((2, 41, 101), num_classes, dtype, seed) for seed in (1, 2))
+    counts = confusion_counts(input, target, num_classes, backend=backend)
+    assert torch.equal(counts, expected(input, target, num_classes))
+
+
+@pytest.mark.parametrize("ignore_index", [None, 2, 255, -1])
+def test_matches_torchmetrics(backend: str, ignore_index: int | None) -> None:
+    input, target = (label_map((1, 31, 33), 4, seed=seed) for seed in (1, 2))
+    if ignore_index is not None:
+        target[torch.rand(target.shape) < 0.2] = ignore_index
+    counts = confusion_counts(input, target, 4, ignore_index=ignore_index, backend=backend)
+    assert torch.equal(counts[0], multiclass_confusion_matrix(input, target, 4, ignore_index=ignore_index))
+
+
+@pytest.mark.parametrize("voxels", [1, 2, 3, 4, 5, 2047, 2048, 2049, 2051, 70001])
+def test_number_of_voxels(backend: str, voxels: int) -> None:
+    input, target = (label_map((3, voxels), 4, torch.uint8, seed) for seed in (1, 2))
+    assert torch.equal(confusion_counts(input, target, 4, backend=backend), expected(input, target, 4))
+
+
+STRIDED = {
+    "sliced": lambda maps: maps[:, 1:-1, ::2, 3:],
+    "every_other_sample": lambda maps: maps[::2],
+    "transposed": lambda maps: maps.transpose(1, 3),
+    "voxels_before_samples": lambda maps: maps.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "offset": lambda maps: maps.flatten()[3:-5].view(1, -1),
+    "one_column": lambda maps: maps.flatten(1, 2)[..., 2],
+    "expanded_samples": lambda maps: maps[:1].expand(3, -1, -1, -1),
+    "expanded_voxels": lambda maps: maps[:, 0, 0, :1].expand(-1, 500),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64], ids=name)
+@pytest.mark.parametrize("view", STRIDED.values(), ids=STRIDED.keys())
+@pytest.mark.parametrize("both", [True, False], ids=["both", "input_only"])
+def test_strides(backend: str, view, dtype: torch.dtype, both: bool) -> None:  # type: ignore[no-untyped-def]
+    input, target = (view(label_map((4, 8, 9, 11), 4, dtype, seed)) for seed in (1, 2))
+    target = target if both else target.contiguous()
+    assert torch.equal(confusion_counts(input, target, 4, backend=backend), expected(input, target, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64], ids=name)
+def test_constant_maps_count_exactly_beyond_float32(backend: str, dtype: torch.dtype) -> None:
+    voxels = 2**24 + 1
+    labels = torch.ones((1, voxels), dtype=dtype)
+    assert confusion_counts(labels, labels, 4, backend=backend)[0].tolist() == [
+        [0, 0, 0, 0],
+        [0, voxels, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
+
+
+@pytest.mark.slow
+def test_counts_more_voxels_than_32_bits_number() -> None:
+    row = next(row for row in dispatch.TABLE if row.name == "native")
+    if (reason := dispatch.unavailable_reason(row)) is not None:
+        pytest.skip(reason)
+    voxels = 2**32 + 3
+    labels = torch.ones((1, 1), dtype=torch.uint8).expand(1, voxels)
+    assert confusion_counts(labels, labels, 2, backend="native").tolist() == [[[0, 0], [0, voxels]]]
+
+
+@pytest.mark.parametrize(
+    ("ignore_index", "dtype"),
+    [
+        (255, torch.uint8),
+        (255, torch.int64),
+        (2, torch.uint8),
+        (0, torch.int16),
+        (-1, torch.int8),
+        (-1, torch.int64),
+    ],
+)
+def test_ignored_voxels_are_not_counted(backend: str, ignore_index: int, dtype: torch.dtype) -> None:
+    input, target = (label_map((2, 63, 5), 4, dtype, seed) for seed in (1, 2))
+    target[:, ::3] = ignore_index
+    input[:, ::6] = torch.iinfo(dtype).max  # whatever was predicted there
+    counts = confusion_counts(input, target, 4, ignore_index=ignore_index, backend=backend)
+    assert torch.equal(counts, expected(input, target, 4, ignore_index))
+
+
+def test_ignore_index_that_the_dtype_cannot_hold_ignores_nothing(backend: str) -> None:
+    labels = torch.tensor([[0, 1, 255]], dtype=torch.uint8)
+    assert confusion_counts(labels, labels, 256, ignore_index=-1, backend=backend).sum() == 3
+
+
+@pytest.mark.parametrize("ignore_index", [None, 255])
+def test_labels_out_of_range_are_an_error(backend: str, ignore_index: int | None) -> None:
+    target = torch.tensor([[0, 1, 7, 7, 255]])
+    wrong = 3 if ignore_index is None else 2
+    with pytest.raises(ValueError, match=rf"target: {wrong} labels are out of range, allowed are 0 to 3"):
+        confusion_counts(torch.zeros_like(target), target, 4, ignore_index=ignore_index, backend=backend)
+
+
+def test_predictions_out_of_range_are_an_error(backend: str) -> None:
+    target = torch.tensor([[0, 1, 2, 3]])
+    with pytest.raises(ValueError, match=r"1 labels are out of range"):
+        confusion_counts(torch.tensor([[0, 1, -1, 3]]), target, 4, backend=backend)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4, 200, 300])
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=name)
+def test_labels_out_of_range_are_left_out(backend: str, dtype: torch.dtype, num_classes: int) -> None:
+    limits = torch.iinfo(dtype)
+    edges = {
+        limits.min,
+        -num_classes,
+        -2,
+        -1,
+        0,
+        1,
+        num_classes - 1,
+        num_classes,
+        num_classes + 1,
+        limits.max,
+    }
+    values = sorted(value for value in edges if limits.min <= value <= limits.max)
+    pairs = torch.tensor(list(product(values, values)))
+    input, target = (pairs[:, i].repeat(7).unsqueeze(0).to(dtype) for i in (0, 1))
+    counts = confusion_counts(input, target, num_classes, validate=False, backend=backend)
+    assert torch.equal(counts, expected(input, target, num_classes))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0), (2, 0, 4), (3,)])
+def test_few_voxels(backend: str, shape: tuple[int, ...]) -> None:
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    counts = confusion_counts(labels, labels, 3, backend=backend)
+    assert counts.shape == (shape[0], 3, 3)
+    assert counts.sum() == labels.numel()
+
+
+def test_samples_are_counted_apart(backend: str) -> None:
+    input, target = (label_map((200, 1000), 3, torch.uint8, seed) for seed in (1, 2))
+    counts = confusion_counts(input, target, 3, backend=backend)
+    assert torch.equal(counts, expected(input, target, 3))
+    assert torch.equal(confusion_counts(input[17:18], target[17:18], 3, backend=backend), counts[17:18])
+
+
+def test_several_threads_count_the_same(backend: str) -> None:
+    input, target = (label_map((3, 100_003), 5, torch.uint8, seed) for seed in (1, 2))
+    wanted = expected(input, target, 5)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            assert torch.equal(confusion_counts(input, target, 5, backend=backend), wanted)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_is_safe_from_several_python_threads(backend: str) -> None:
+    input, target = (label_map((2, 150_000), 5, torch.uint8, seed) for seed in (1, 2))
+    wanted = expected(input, target, 5)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(confusion_counts, input, target, 5, backend=backend) for _ in range(32)]
+    assert all(torch.equal(future.result(), wanted) for future in futures)
+
+
+def _count_in_child(input: Tensor, target: Tensor, backend: str, queue) -> None:  # type: ignore[no-untyped-def]
+    queue.put(confusion_counts(input, target, 5, backend=backend).tolist())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this platform")
+@pytest.mark.parametrize("backend", ["native", "numba"], indirect=True)
+def test_is_safe_in_a_forked_child(backend: str) -> None:
+    input, target = (label_map((2, 150_000), 5, torch.uint8, seed) for seed in (1, 2))
+    wanted = confusion_counts(input, target, 5, backend=backend).tolist()
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_count_in_child, args=(input, target, backend, queue))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert queue.get() == wanted
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"input: got shape \(2, 5\), allowed is that of the target, \(2, 6\)"):
+        confusion_counts(torch.zeros(2, 5, dtype=torch.uint8), torch.zeros(2, 6, dtype=torch.uint8), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64], ids=name)
+def test_labels_must_be_integers(dtype: torch.dtype) -> None:
+    labels = torch.zeros(2, 5, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=rf"input: got {dtype}, allowed is an integer or bool dtype"):
+        confusion_counts(labels.to(dtype), labels, 2)
+    with pytest.raises(TypeError, match=rf"target: got {dtype}, allowed is an integer or bool dtype"):
+        confusion_counts(labels, labels.to(dtype), 2)
+
+
+@pytest.mark.parametrize("num_classes", [-1, 0, 1])
+def test_at_least_two_classes(num_classes: int) -> None:
+    labels = torch.zeros(2, 5, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=rf"num_classes: got {num_classes}, allowed is 2 or more"):
+        confusion_counts(labels, labels, num_classes)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_classes", [2, 4, 17, 100, 300])
+@pytest.mark.parametrize("input_dtype", DTYPES[1:], ids=name)
+@pytest.mark.parametrize("target_dtype", [torch.uint8, torch.int16, torch.int64], ids=name)
+def test_cuda_counts_as_the_cpu_does(num_classes: int, input_dtype: torch.dtype, target_dtype: torch.dtype) -> None:
+    input = label_map((3, 5, 77, 101), num_classes, input_dtype, seed=1)
+    target = label_map((3, 5, 77, 101), num_classes, target_dtype, seed=2)
+    target[:, 2:4] = 1
+    target[:, :, 5] = torch.iinfo(target_dtype).max
+    arguments = {"num_classes": num_classes, "ignore_index": 0, "validate": False}
+    wanted = expected(input, target, num_classes, 0)
+    for view in (lambda maps: maps, lambda maps: maps[:, 1:, 3:], lambda maps: maps[..., 5]):
+        a, b = view(input.cuda()), view(target.cuda())
+        counts = confusion_counts(a, b, backend="native", **arguments)
+        assert torch.equal(counts.cpu(), expected(view(input), view(target), num_classes, 0))
+    assert torch.equal(confusion_counts(input.cuda(), target.cuda(), backend="native", **arguments).cpu(), wanted)
+
+
+@pytest.mark.gpu
+def test_cuda_counts_constant_maps_exactly() -> None:
+    voxels = 2**25 + 3
+    for num_classes in (2, 14, 300):
+        labels = torch.ones((1, voxels), dtype=torch.uint8, device="cuda")
+        counts = confusion_counts(labels, labels, num_classes, backend="native")
+        assert counts[0, 1, 1] == counts.sum() == voxels
