@@ -197,7 +197,7 @@ def region_fwd_kernel_softmax_few(
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
         start, lane, inside = tile_range(tile, voxels, BLOCK, False)
-        logits, targets, weights, _ = _load_classes(
+        logits, targets, weights, _used = _load_classes(
             x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
             ignore_index,
             C, DENSE, PER_CLASS,
@@ -207,7 +207,7 @@ def region_fwd_kernel_softmax_few(
         )
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         start, lane, inside = tile_range(full_tiles, voxels, BLOCK, True)
-        logits, targets, weights, _ = _load_classes(
+        logits, targets, weights, _used = _load_classes(
             x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
             ignore_index,
             C, DENSE, PER_CLASS,
