@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..demo.cases import Split
     from ..demo.training import Loss
 
-_DEFAULT_STEPS = 240
+_DEFAULT_STEPS = 160
 _PACKAGES = ("monai", "nilearn", "nibabel", "matplotlib", "rich")
 
 
