@@ -16,7 +16,8 @@ from torch.nn import functional as F
 import fastmed
 from fastmed.functional import confusion_counts
 
-Provider = Callable[[], Tensor]
+# What a call returns is compared: loss and gradient, or counts.
+Provider = Callable[[], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Case:
 
 
 def _step(loss: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor) -> Provider:
-    """Forward and backward; returns loss and gradient together, to be compared."""
+    """Forward and backward; returns loss and gradient."""
 
-    def run() -> Tensor:
+    def run() -> tuple[Tensor, ...]:
         input.grad = None
         value = loss(input, target)
         value.backward()
         assert input.grad is not None
-        return torch.cat([value.detach().reshape(1).to(input.dtype), input.grad.flatten()])
+        return value.detach(), input.grad
 
     return run
 
@@ -145,16 +146,16 @@ def confusion(shape: tuple[int, ...], classes: int) -> Case:
     def ours(backend: str) -> Callable[[torch.device], Provider]:
         def make(device: torch.device) -> Provider:
             prediction, target = maps(device, torch.uint8)
-            return lambda: confusion_counts(prediction, target, classes, backend=backend).sum(0)
+            return lambda: (confusion_counts(prediction, target, classes, backend=backend).sum(0),)
 
         return make
 
     def bincount(device: torch.device) -> Provider:
         prediction, target = maps(device, torch.int64)
 
-        def run() -> Tensor:
+        def run() -> tuple[Tensor, ...]:
             cells = torch.bincount((target * classes + prediction).flatten(), minlength=classes**2)
-            return cells.view(classes, classes)
+            return (cells.view(classes, classes),)
 
         return run
 
@@ -162,13 +163,13 @@ def confusion(shape: tuple[int, ...], classes: int) -> Case:
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         prediction, target = maps(device, torch.int64)
-        return lambda: multiclass_confusion_matrix(prediction, target, classes)
+        return lambda: (multiclass_confusion_matrix(prediction, target, classes),)
 
     def sklearn(device: torch.device) -> Provider:
         from sklearn.metrics import confusion_matrix
 
         prediction, target = (labels.flatten().numpy() for labels in maps(torch.device("cpu"), torch.uint8))
-        return lambda: torch.from_numpy(confusion_matrix(target, prediction, labels=range(classes)))
+        return lambda: (torch.from_numpy(confusion_matrix(target, prediction, labels=range(classes))),)
 
     providers = {"fastmed": ours("auto"), "torch.bincount": bincount, "torchmetrics": torchmetrics}
     return Case(

@@ -10,16 +10,17 @@ import torch
 from .cases import Case, Provider
 from .timing import Clock, alternate, spread
 
+Result = tuple[torch.Tensor, ...]
+
 # Loss and gradient of a half format are compared at its own resolution; float32 at a few hundred ulp of the largest.
 _TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
-def _disagreement(case: Case, expected: torch.Tensor, got: torch.Tensor) -> str | None:
+def _disagreement(case: Case, expected: Result, got: Result) -> str | None:
     """How a result differs from fastmed's beyond the tolerance, or None."""
     if case.dtype not in _TOLERANCE:
-        return None if torch.equal(expected, got) else "counts differ"
-    pairs = {"loss": (expected[:1], got[:1]), "gradient": (expected[1:], got[1:])}
-    for what, (a, b) in pairs.items():
+        return None if torch.equal(expected[0], got[0]) else "counts differ"
+    for what, a, b in zip(("loss", "gradient"), expected, got, strict=True):
         difference = ((a.double() - b.double()).abs().max() / a.double().abs().max()).item()
         if not difference <= _TOLERANCE[case.dtype]:
             return f"{what} differs by {difference:.2g} of the largest"
@@ -30,12 +31,12 @@ def measure(case: Case, device: torch.device, clock: Clock, bandwidth: float) ->
     """A row for each provider: median, spread, ratio to fastmed, bandwidth, extra memory; or why it failed."""
     rows: dict[str, dict[str, Any]] = {}
     ready: dict[str, Provider] = {}
-    expected: torch.Tensor | None = None
+    expected: Result | None = None
     for name, make in case.providers.items():
         rows[name] = {"case": case.name, "provider": name}
         try:
             ready[name] = make(device)
-            result = ready[name]().cpu()
+            result = tuple(tensor.cpu().clone() for tensor in ready[name]())
         except Exception as error:
             if name == "fastmed":
                 raise
