@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,22 +20,34 @@ from .contract import (
 )
 
 
+def _each(sums: RegionSums, change: Callable[[Tensor], Tensor]) -> RegionSums:
+    """The sums with every field changed in the same way."""
+    return RegionSums._make(None if field is None else change(field) for field in sums)
+
+
 def pool_batch(sums: RegionSums) -> RegionSums:
     """The sums of the whole batch, each of shape (1, C)."""
-    return RegionSums(*(None if field is None else field.sum(0, keepdim=True) for field in sums))  # type: ignore[arg-type]
+    return _each(sums, lambda field: field.sum(0, keepdim=True))
 
 
-def drop_classes(sums: RegionSums, first_class: int) -> RegionSums:
-    """The sums without the classes below `first_class`."""
-    return RegionSums(*(None if field is None else field[:, first_class:] for field in sums))  # type: ignore[arg-type]
+def regions_of(sums: RegionSums, loss: RatioLinear) -> RegionSums:
+    """The sums of the regions that enter the ratio: (N, C'), or (1, C') pooled, without the classes left out."""
+    pooled = pool_batch(sums) if loss.pool_batch else sums
+    return _each(pooled, lambda field: field[:, loss.first_class :])
 
 
-def overlap_loss(sums: RegionSums, loss: RatioLinear) -> Tensor:
-    """Overlap loss of each region, (N, C): one minus the ratio that `loss` describes."""
-    pred, target = (sums.pred_sq, sums.target_sq) if loss.squared else (sums.pred, sums.target)
-    numerator = loss.numerator_tp * sums.tp + loss.smooth_numerator
-    denominator = loss.denominator_pred * pred + loss.denominator_target * target + loss.smooth_denominator
-    return 1.0 - numerator / (denominator + loss.denominator_tp * sums.tp)
+def _ratio(regions: RegionSums, loss: RatioLinear) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of the overlap ratio."""
+    pred, target = (regions.pred_sq, regions.target_sq) if loss.squared else (regions.pred, regions.target)
+    numerator = loss.numerator_tp * regions.tp + loss.smooth_numerator
+    denominator = loss.denominator_tp * regions.tp + loss.denominator_pred * pred + loss.denominator_target * target
+    return numerator, denominator + loss.smooth_denominator
+
+
+def overlap_loss(regions: RegionSums, loss: RatioLinear) -> Tensor:
+    """Overlap loss of each region: one minus the ratio that `loss` describes."""
+    numerator, denominator = _ratio(regions, loss)
+    return 1.0 - numerator / denominator
 
 
 def soft_dice(sums: RegionSums, *, squared: bool = True, smooth: float = 1e-5) -> Tensor:
@@ -72,8 +86,7 @@ def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def ratio_linear_per_region(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
     """The overlap loss of each region that enters the loss, weighted: (N, C'), or (1, C') pooled."""
-    regions = drop_classes(pool_batch(sums) if loss.pool_batch else sums, loss.first_class)
-    overlap = overlap_loss(regions, loss)
+    overlap = overlap_loss(regions_of(sums, loss), loss)
     return overlap if weights.region is None else overlap * weights.region[loss.first_class :]
 
 
@@ -106,11 +119,7 @@ def ratio_linear_gradient(sums: RegionSums, loss: RatioLinear, weights: LossWeig
     """
     gradient = sums.tp.new_zeros((STATISTICS, *sums.tp.shape))
     if loss.lambda_ratio:
-        regions = drop_classes(pool_batch(sums) if loss.pool_batch else sums, loss.first_class)
-        pred, target = (regions.pred_sq, regions.target_sq) if loss.squared else (regions.pred, regions.target)
-        numerator = loss.numerator_tp * regions.tp + loss.smooth_numerator
-        denominator = loss.denominator_pred * pred + loss.denominator_target * target + loss.smooth_denominator
-        denominator = denominator + loss.denominator_tp * regions.tp
+        numerator, denominator = _ratio(regions_of(sums, loss), loss)
         by_ratio = -loss.lambda_ratio / denominator
         if loss.mean:
             by_ratio = by_ratio / by_ratio.numel()

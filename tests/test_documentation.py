@@ -6,6 +6,8 @@ import doctest
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 import fastmed
 
 _PUBLIC = ("fastmed.losses", "fastmed.functional", "fastmed.metrics")
-_README = Path(__file__).parent.parent / "README.md"
+_ROOT = Path(__file__).parent.parent
+_README = _ROOT / "README.md"
 
 
 def _modules() -> list[str]:
@@ -41,3 +44,11 @@ def test_readme_examples() -> None:
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(_README), "exec"), namespace)
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (_ROOT / "examples").glob("*.py")))
+def test_examples_run(example: str) -> None:
+    command = [sys.executable, str(_ROOT / "examples" / example), "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Dice of white matter" in done.stdout

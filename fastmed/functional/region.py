@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import formulas, ops, validation
 from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums
+from ..distributed import all_reduce_sums
 
 
 def region_sums(
@@ -84,8 +85,6 @@ def region_loss(
     nll = loss.lambda_nll != 0
     sums = ops.unstack(torch.ops.fastmed.region_sums(*operands, nll, validate, backend), operands.activation, nll)
     if process_group is not None:
-        from ..distributed import all_reduce_sums
-
         sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
     if reduction != "none":
         return formulas.ratio_linear(sums, loss, weights)

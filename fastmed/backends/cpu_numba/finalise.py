@@ -26,8 +26,8 @@ from ...contract import (
 from .tiles import compiled
 
 # How the nll is normalised, as the compiled code takes it.
-_NLL_MEANS = {"elements": 0, "voxels": 1, "target": 2}
-_TARGET_MEAN = _NLL_MEANS["target"]
+_ELEMENTS, _VOXELS, _TARGET = range(3)
+_NLL_MEANS = {"elements": _ELEMENTS, "voxels": _VOXELS, "target": _TARGET}
 
 
 @compiled
@@ -80,8 +80,8 @@ def _nll(sums: Any, positive: Any, negative: Any, nll_mean: int, mean: bool, gra
     for n in range(samples):
         for c in range(classes):
             loss += positive[c] * sums[NLL_POS, n, c] + negative[c] * sums[NLL_NEG, n, c]
-            normaliser += positive[c] * sums[TARGET, n, c] if nll_mean == _TARGET_MEAN else sums[WEIGHT, n, c]
-    if nll_mean == 1:
+            normaliser += positive[c] * sums[TARGET, n, c] if nll_mean == _TARGET else sums[WEIGHT, n, c]
+    if nll_mean == _VOXELS:
         normaliser /= classes
     factor = 1.0
     if mean:
