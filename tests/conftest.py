@@ -58,7 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _poisoned_memory() -> Iterator[None]:
     """`torch.empty` returns NaN, or the largest integer, in every test."""
-    torch.use_deterministic_algorithms(True)
+    # Some of the peers' CUDA operators have no deterministic form, and only warn.
+    torch.use_deterministic_algorithms(True, warn_only=DEVICE != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
