@@ -9,9 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fastmed import dispatch
 from fastmed.functional import confusion_counts
@@ -56,6 +54,8 @@ def label_map(shape: tuple[int, ...], num_classes: int, dtype: torch.dtype = tor
 
 def expected(input: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
     """Counts of each sample by scikit-learn, without voxels that are ignored or out of range."""
+    from sklearn.metrics import confusion_matrix
+
     counts = []
     for prediction, truth in zip(input.to(torch.int64).numpy(), target.to(torch.int64).numpy(), strict=True):
         kept = (prediction >= 0) & (prediction < num_classes) & (truth >= 0) & (truth < num_classes)
@@ -91,6 +91,8 @@ def test_matches_torchmetrics(backend: str, ignore_index: int | None) -> None:
     if ignore_index is not None:
         target[torch.rand(target.shape) < 0.2] = ignore_index
     counts = confusion_counts(input, target, 4, ignore_index=ignore_index, backend=backend)
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     assert torch.equal(counts[0], multiclass_confusion_matrix(input, target, 4, ignore_index=ignore_index))
 
 

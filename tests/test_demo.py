@@ -1,5 +1,6 @@
 """The demonstration: its data rules on the real volume, and whole runs on small synthetic patients."""
 
+import importlib.util
 import json
 import shutil
 import warnings
@@ -8,22 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-nibabel = pytest.importorskip("nibabel")
-pytest.importorskip("monai")
-pytest.importorskip("nilearn")
-pytest.importorskip("matplotlib")
-pytest.importorskip("rich")
+from fastmed.cli import main
+from fastmed.demo.cases import Case, scale_intensity
+from fastmed.demo.errors import InputError
 
-from fastmed.cli import main  # noqa: E402
-from fastmed.demo import comparison, decathlon, mni152, report, training  # noqa: E402
-from fastmed.demo.cases import Case, scale_intensity  # noqa: E402
-from fastmed.demo.errors import InputError  # noqa: E402
+_PACKAGES = ("nibabel", "monai", "nilearn", "matplotlib", "rich")
+_MISSING = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(_MISSING), reason=f"the demo needs {', '.join(_MISSING)}")
+if not _MISSING:
+    # Light: these import the packages above only when they are called.
+    from fastmed.demo import comparison, decathlon, mni152, report, training
 
 SHAPE = (20, 18, 16)
 PATIENTS = 5
 
 
 def write_volume(path, voxels):
+    import nibabel
+
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.5, 2.0, 1.0])), path)
 
@@ -155,6 +158,8 @@ class TestDecathlon:
 
     def test_axes_are_turned_to_right_front_and_up(self, tmp_path):
         voxels = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+        import nibabel
+
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 1.0, 1.0, 1.0])), tmp_path / "a.nii")
         turned, _ = decathlon._read_volume(tmp_path / "a.nii")
         np.testing.assert_array_equal(turned, voxels[::-1])

@@ -11,8 +11,11 @@ from torch.nn import functional as F
 
 import fastmed
 
-monai_losses = pytest.importorskip("monai.losses", reason="MONAI is the oracle")
-MonaiDice, MonaiDiceCE = monai_losses.DiceLoss, monai_losses.DiceCELoss
+
+def monai(name: str, **options: object) -> torch.nn.Module:
+    """A loss of MONAI's, imported with the first test that needs it: collection is to take no time."""
+    return getattr(pytest.importorskip("monai.losses", reason="MONAI is the oracle"), name)(**options)
+
 
 OPTIONS = list(itertools.product((True, False), repeat=3))
 SHAPE = (2, 4, 9, 8, 7)
@@ -41,9 +44,11 @@ def test_dice(region_backend: str, activation: str | None, squared: bool, backgr
     input = input.softmax(1).requires_grad_() if activation is None else input.requires_grad_()
     labels = torch.randint(4, (2, 1, *SHAPE[2:]))
     ours, theirs = options(squared, background, batch)
-    monai = MonaiDice(to_onehot_y=True, softmax=activation == "softmax", sigmoid=activation == "sigmoid", **theirs)
+    peer = monai(
+        "DiceLoss", to_onehot_y=True, softmax=activation == "softmax", sigmoid=activation == "sigmoid", **theirs
+    )
     loss = fastmed.DiceLoss(activation, backend=region_backend, **ours)
-    assert_same(value_and_gradient(loss(input, labels), input), value_and_gradient(monai(input, labels), input))
+    assert_same(value_and_gradient(loss(input, labels), input), value_and_gradient(peer(input, labels), input))
 
 
 @pytest.mark.parametrize(("squared", "background", "batch"), OPTIONS)
@@ -54,9 +59,9 @@ def test_dice_ce(region_backend: str, squared: bool, background: bool, batch: bo
     weight = torch.rand(4) + 0.1 if weighted else None
     ours, theirs = options(squared, background, batch)
     # MONAI takes one weight for both terms, of all classes or of those in the Dice.
-    monai = MonaiDiceCE(to_onehot_y=True, softmax=True, weight=weight, **theirs)
+    peer = monai("DiceCELoss", to_onehot_y=True, softmax=True, weight=weight, **theirs)
     loss = fastmed.DiceCELoss(class_weight=weight, backend=region_backend, **ours)
-    assert_same(value_and_gradient(loss(input, labels), input), value_and_gradient(monai(input, labels), input))
+    assert_same(value_and_gradient(loss(input, labels), input), value_and_gradient(peer(input, labels), input))
 
 
 @pytest.mark.parametrize(("squared", "background", "batch"), OPTIONS)
@@ -65,7 +70,7 @@ def test_dice_bce(region_backend: str, squared: bool, background: bool, batch: b
     target = torch.randint(2, SHAPE).float()
     pos_weight = torch.rand(4) * 5
     ours, theirs = options(squared, background, batch)
-    dice = MonaiDice(sigmoid=True, **theirs)(input, target)
+    dice = monai("DiceLoss", sigmoid=True, **theirs)(input, target)
     per_class = pos_weight.view(1, -1, 1, 1, 1)
     theirs_value = dice + F.binary_cross_entropy_with_logits(input, target, pos_weight=per_class)
     loss = fastmed.DiceBCELoss(pos_weight=pos_weight, backend=region_backend, **ours)
@@ -75,21 +80,21 @@ def test_dice_bce(region_backend: str, squared: bool, background: bool, batch: b
 def test_dice_bce_of_one_class_is_monai_dice_ce(region_backend: str) -> None:
     input = torch.randn(2, 1, 9, 8, 7, requires_grad=True)
     target = torch.randint(2, (2, 1, 9, 8, 7))
-    monai = MonaiDiceCE(sigmoid=True, squared_pred=True)(input, target.float())
+    peer = monai("DiceCELoss", sigmoid=True, squared_pred=True)(input, target.float())
     ours = fastmed.DiceBCELoss(backend=region_backend)(input, target.to(torch.uint8))
-    assert_same(value_and_gradient(ours, input), value_and_gradient(monai, input))
+    assert_same(value_and_gradient(ours, input), value_and_gradient(peer, input))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_dice_reductions(region_backend: str, reduction: str) -> None:
     input = torch.randn(SHAPE, requires_grad=True)
     labels = torch.randint(4, (2, 1, *SHAPE[2:]))
-    monai = MonaiDice(to_onehot_y=True, softmax=True, squared_pred=True, reduction=reduction)(input, labels)
+    peer = monai("DiceLoss", to_onehot_y=True, softmax=True, squared_pred=True, reduction=reduction)(input, labels)
     ours = fastmed.DiceLoss(reduction=reduction, backend=region_backend)(input, labels)
     assert ours.shape == ((2, 4) if reduction == "none" else ())
-    monai = monai.reshape(ours.shape)
+    peer = peer.reshape(ours.shape)
     upstream = torch.rand(ours.shape)
-    pair = [((loss * upstream).sum(), input) for loss in (ours, monai)]
+    pair = [((loss * upstream).sum(), input) for loss in (ours, peer)]
     assert_same(*(value_and_gradient(*each) for each in pair))
 
 
