@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -67,5 +68,5 @@ def _poisoned_memory() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _seed(request: pytest.FixtureRequest) -> None:
-    """Fresh inputs for each test that are the same in each run of it."""
-    torch.manual_seed(hash(request.node.name) % 2**31 if os.environ.get("PYTHONHASHSEED") else len(request.node.name))
+    """Inputs of its own for each test, the same in each run of it."""
+    torch.manual_seed(zlib.crc32(request.node.name.encode()))
