@@ -20,8 +20,9 @@ class RegionSums(NamedTuple):
         pred_sq: sum w p^2.
         target: sum w g.
         target_sq: sum w g^2.
-        nll_pos: sum w g (-log p); None where it was not asked for or p is not an activation of logits.
-        nll_neg: sum w (1 - g) (-log(1 - p)); defined for the sigmoid only, else None.
+        nll_pos: sum w s (1 - p)^gamma (-log p), with s the smoothed target and gamma 0 but for a focal loss; None
+            where it was not asked for or p is not an activation of logits.
+        nll_neg: sum w (1 - s) p^gamma (-log(1 - p)); defined for the sigmoid only, else None.
         weight: sum w.
     """
 
@@ -55,8 +56,12 @@ class RatioLinear(NamedTuple):
         first_class: regions below this class do not enter the ratio (1 drops the background).
         pool_batch: ratios of the sums over the batch instead of one ratio a sample.
         nll_mean: the normaliser: "elements" = sum of weights over samples and classes, "voxels" = that over the
-            number of classes, "target" = sum of v_pos times target (torch's weighted mean for label maps).
+            number of classes, "target" = sum of v_pos times target (torch's weighted mean for label maps),
+            "task" = that of each class on its own, times the number of classes: the mean of one mean a class.
         mean: mean over regions and nll divided by its normaliser; otherwise plain sums of both.
+        balance_pos: multiplies v_pos of each class by its share of negatives in the batch, which gives rare
+            positives the weight that they lack.
+        balance_neg: multiplies v_neg of each class by its share of positives in the batch.
     """
 
     numerator_tp: float = 2.0
@@ -72,6 +77,8 @@ class RatioLinear(NamedTuple):
     lambda_nll: float = 0.0
     nll_mean: str = "elements"
     mean: bool = True
+    balance_pos: bool = False
+    balance_neg: bool = False
 
 
 class LossWeights(NamedTuple):
@@ -97,13 +104,21 @@ class RegionInput(NamedTuple):
         mask: voxel weights (N, 1, V) or (N, C, V), or None; 0 removes a voxel, also from the gradient.
         activation: "sigmoid", "softmax" or "none".
         ignore_index: label (or dense value) whose voxels are removed, or None.
+        uncertain: what the value -1 of a dense target stands for in each class, (C,) float32, NaN to remove it;
+            a target of NaN is removed as well, and any other value outside [0, 1] is out of range. None takes
+            dense targets as they are.
+        label_smoothing: the nll sees the target `(1 - label_smoothing) g + label_smoothing / 2`.
+        gamma: exponent of the focal factor of the nll.
     """
 
     input: Tensor
     target: Tensor
     mask: Tensor | None
     activation: str
-    ignore_index: int | None
+    ignore_index: int | None = None
+    uncertain: Tensor | None = None
+    label_smoothing: float = 0.0
+    gamma: float = 0.0
 
     @property
     def is_dense(self) -> bool:

@@ -60,28 +60,52 @@ def soft_dice(sums: RegionSums, *, squared: bool = True, smooth: float = 1e-5) -
     return overlap_loss(sums, dice)
 
 
-def weighted_nll(sums: RegionSums, weights: LossWeights) -> Tensor:
+def nll_weights(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor]:
+    """Weights of nll_pos and nll_neg of each class, (1, C): those given, times the balance of the batch if asked.
+
+    The balance is `negatives / total` for positives and `positives / total` for negatives, 0 where nothing is
+    valid: both then have the same total weight, however rare one of them is (Wang et al., ChestX-ray8, 2017).
+    """
+    ones = torch.ones_like(sums.weight[:1])
+    pos = ones if weights.nll_pos is None else ones * weights.nll_pos
+    neg = ones if weights.nll_neg is None else ones * weights.nll_neg
+    if loss.balance_pos or loss.balance_neg:
+        total = sums.weight.sum(0, keepdim=True)
+        prevalence = _quotient(sums.target.sum(0, keepdim=True), total)
+        if loss.balance_pos:
+            pos = pos * torch.where(total == 0, 0.0, 1.0 - prevalence)
+        if loss.balance_neg:
+            neg = neg * prevalence
+    return pos, neg
+
+
+def weighted_nll(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
     """`v_pos nll_pos + v_neg nll_neg` of each region, (N, C)."""
     if sums.nll_pos is None:
         raise ValueError("sums: hold no nll; compute them with nll=True from the logits of a sigmoid or softmax")
-    nll = sums.nll_pos if weights.nll_pos is None else weights.nll_pos * sums.nll_pos
-    if sums.nll_neg is not None:
-        nll = nll + (sums.nll_neg if weights.nll_neg is None else weights.nll_neg * sums.nll_neg)
-    return nll
+    pos, neg = nll_weights(sums, loss, weights)
+    return pos * sums.nll_pos if sums.nll_neg is None else pos * sums.nll_pos + neg * sums.nll_neg
 
 
-def nll_normaliser(sums: RegionSums, nll_mean: str, weights: LossWeights) -> Tensor:
-    """What the summed nll is divided by: see `RatioLinear.nll_mean`. Of shape (N,), to be summed over samples."""
-    if nll_mean == "target":
-        target = sums.target if weights.nll_pos is None else weights.nll_pos * sums.target
-        return target.sum(1)
-    return sums.weight.sum(1) if nll_mean == "elements" else sums.weight.mean(1)
+def nll_normaliser(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
+    """What the nll of each region is divided by, (N, C) or (N, 1) before the sum over samples: see `RatioLinear`."""
+    if loss.nll_mean == "target":
+        return (nll_weights(sums, loss, weights)[0] * sums.target).sum(1, keepdim=True)
+    if loss.nll_mean == "task":
+        return sums.weight * sums.weight.shape[1]
+    return sums.weight.sum(1, keepdim=True) if loss.nll_mean == "elements" else sums.weight.mean(1, keepdim=True)
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """The quotient, and exactly 0 where nothing was valid: no gradient comes from an ignored batch."""
     empty = denominator == 0
     return torch.where(empty, torch.zeros_like(numerator), numerator / torch.where(empty, 1.0, denominator))
+
+
+def mean_nll(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
+    """The share of each class in the mean of the weighted nll, (C,): these add up to the mean."""
+    nll = weighted_nll(sums, loss, weights).sum(0)
+    return _quotient(nll, nll_normaliser(sums, loss, weights).sum(0).expand_as(nll))
 
 
 def ratio_linear_per_region(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
@@ -93,8 +117,9 @@ def ratio_linear_per_region(sums: RegionSums, loss: RatioLinear, weights: LossWe
 def ratio_linear_per_sample(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
     """The loss of each sample on its own, (N,)."""
     total = loss.lambda_ratio * ratio_linear_per_region(sums, loss, weights).mean(1)
-    nll = weighted_nll(sums, weights).sum(1)
-    return total + loss.lambda_nll * _quotient(nll, nll_normaliser(sums, loss.nll_mean, weights))
+    nll = weighted_nll(sums, loss, weights)
+    normaliser = nll_normaliser(sums, loss, weights).expand_as(nll)
+    return total + loss.lambda_nll * _quotient(nll, normaliser).sum(1)
 
 
 def ratio_linear(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
@@ -104,10 +129,8 @@ def ratio_linear(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> T
         overlap = ratio_linear_per_region(sums, loss, weights)
         total = loss.lambda_ratio * (overlap.mean() if loss.mean else overlap.sum())
     if loss.lambda_nll:
-        nll = weighted_nll(sums, weights).sum()
-        if loss.mean:
-            nll = _quotient(nll, nll_normaliser(sums, loss.nll_mean, weights).sum())
-        total = total + loss.lambda_nll * nll
+        nll = mean_nll(sums, loss, weights) if loss.mean else weighted_nll(sums, loss, weights)
+        total = total + loss.lambda_nll * nll.sum()
     return total
 
 
@@ -130,10 +153,12 @@ def ratio_linear_gradient(sums: RegionSums, loss: RatioLinear, weights: LossWeig
         by_pred = PRED_SQ if loss.squared else PRED
         gradient[by_pred, :, loss.first_class :] = -loss.denominator_pred * ratio * by_ratio
     if loss.lambda_nll:
-        factor = torch.full_like(sums.weight[:1, :1], loss.lambda_nll)
+        factor = torch.full_like(sums.weight[:1], loss.lambda_nll)
         if loss.mean:
-            factor = _quotient(factor, nll_normaliser(sums, loss.nll_mean, weights).sum().reshape(1, 1))
-        gradient[NLL_POS] = factor if weights.nll_pos is None else factor * weights.nll_pos
+            normaliser = nll_normaliser(sums, loss, weights).sum(0, keepdim=True)
+            factor = _quotient(factor, normaliser.expand_as(factor))
+        pos, neg = nll_weights(sums, loss, weights)
+        gradient[NLL_POS] = factor * pos
         if sums.nll_neg is not None:
-            gradient[NLL_NEG] = factor if weights.nll_neg is None else factor * weights.nll_neg
+            gradient[NLL_NEG] = factor * neg
     return gradient

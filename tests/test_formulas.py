@@ -58,6 +58,21 @@ def test_nll_by_hand() -> None:
     # Of a dense target: the same sum over 3 voxels.
     dense = only_nll._replace(nll_mean="voxels")
     assert formulas.ratio_linear(softmax, dense, weights).item() == pytest.approx(1.75 / 3)
+    # A mean over the 3 elements of each class, then over the 2 classes.
+    task = only_nll._replace(nll_mean="task")
+    assert formulas.ratio_linear(sums, task, weights).item() == pytest.approx((0.5 / 3 + 2.25 / 3) / 2)
+    assert formulas.mean_nll(sums, task, weights).tolist() == pytest.approx([0.5 / 6, 2.25 / 6])
+
+
+def test_balanced_nll_by_hand() -> None:
+    # Prevalence 1/3 and 2/3: positives weigh 2/3 and 1/3, negatives 1/3 and 2/3, times the weights given.
+    balanced = RatioLinear(lambda_ratio=0.0, lambda_nll=1.0, nll_mean="task", balance_pos=True, balance_neg=True)
+    weights = LossWeights(nll_pos=torch.tensor([1.0, 3.0]), nll_neg=torch.tensor([2.0, 1.0]))
+    pos, neg = formulas.nll_weights(by_hand(), balanced, weights)
+    assert pos[0].tolist() == pytest.approx([2 / 3, 1.0])
+    assert neg[0].tolist() == pytest.approx([2 / 3, 2 / 3])
+    expected = ((2 / 3 * 0.25 + 2 / 3 * 0.125) / 3 + (1.0 * 0.5 + 2 / 3 * 0.75) / 3) / 2
+    assert formulas.ratio_linear(by_hand(), balanced, weights).item() == pytest.approx(expected)
 
 
 def test_compound_by_hand() -> None:
@@ -75,8 +90,8 @@ def test_tversky_is_a_member_of_the_family() -> None:
 
 def test_nothing_valid_gives_zero_and_no_gradient() -> None:
     stacked = torch.zeros(STATISTICS, 2, 3, dtype=torch.float64, requires_grad=True)
-    for nll_mean in ("elements", "voxels", "target"):
-        loss = RatioLinear(lambda_nll=1.0, nll_mean=nll_mean)
+    for nll_mean in ("elements", "voxels", "target", "task"):
+        loss = RatioLinear(lambda_nll=1.0, nll_mean=nll_mean, balance_pos=True, balance_neg=True)
         value = formulas.ratio_linear(ops.unstack(stacked, "softmax", True), loss, LossWeights())
         (gradient,) = torch.autograd.grad(value, stacked)
         assert value.item() == 0.0
@@ -85,7 +100,7 @@ def test_nothing_valid_gives_zero_and_no_gradient() -> None:
 
 def test_sums_without_nll_are_refused() -> None:
     with pytest.raises(ValueError, match="nll=True"):
-        formulas.weighted_nll(by_hand()._replace(nll_pos=None), LossWeights())
+        formulas.weighted_nll(by_hand()._replace(nll_pos=None), RatioLinear(), LossWeights())
 
 
 OPTIONS = [
@@ -100,6 +115,11 @@ OPTIONS = [
 ] + [
     RatioLinear(0.9, -0.3, 0.6, 0.8, 0.1, 0.2, lambda_ratio=0.4),
     RatioLinear(lambda_ratio=0.0, lambda_nll=1.3),
+] + [
+    RatioLinear(lambda_ratio=0.5, lambda_nll=1.3, nll_mean=nll_mean, mean=mean, balance_pos=pos, balance_neg=neg)
+    for nll_mean, mean, pos, neg in itertools.product(
+        ("elements", "target", "task"), (True, False), (True, False), (True, False)
+    )
 ]
 
 
@@ -121,7 +141,7 @@ def test_closed_gradient_is_that_of_autograd(activation: str, weighted: bool) ->
         stacked, loss_weights = random_sums(activation), weights(weighted)
         value = formulas.ratio_linear(ops.unstack(stacked, activation, True), loss, loss_weights)
         (expected,) = torch.autograd.grad(value, stacked)
-        # Neither target nor weight takes a gradient.
+        # Neither target nor weight takes a gradient, also where the balance comes from them.
         expected[[TARGET, TARGET_SQ, WEIGHT]] = 0.0
         closed = formulas.ratio_linear_gradient(ops.unstack(stacked.detach(), activation, True), loss, loss_weights)
         torch.testing.assert_close(closed, expected, rtol=1e-12, atol=1e-14, msg=lambda m, at=loss: f"{at}\n{m}")

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import fastmed
-from fastmed.contract import RatioLinear
+from fastmed.contract import RatioLinear, RegionInput
 from fastmed.functional import confusion_counts
 
 SHAPES = {"softmax": (2, 3, 40), "sigmoid": (1, 2, 33)}
@@ -24,7 +24,7 @@ def test_opcheck(activation: str, backend: str) -> None:
     mask = torch.rand(n, 1, v)
     loss = RatioLinear(lambda_nll=1.0)
     ops = torch.ops.fastmed
-    operands = (input, target, mask, activation, None)
+    operands = RegionInput(input, target, mask, activation)
     torch.library.opcheck(ops.region_sums, (*operands, True, None, backend))
     torch.library.opcheck(ops.region_loss, (*operands, None, None, None, *loss, None, backend))
     gradient = torch.randn(8, n, c)

@@ -18,9 +18,8 @@ ACTIVATIONS = ("sigmoid", "softmax", None)
 
 def run(operands: RegionInput, backend: str, gradient: Tensor, nll: bool = True) -> tuple[Tensor, Tensor]:
     """Stacked sums of a backend and the gradient of the input."""
-    arguments = (operands.input, operands.target, operands.mask, operands.activation, operands.ignore_index)
-    stacked = torch.ops.fastmed.region_sums(*arguments, nll, None, backend)
-    return stacked, torch.ops.fastmed.region_sums_backward(*arguments, gradient, None, backend)
+    stacked = torch.ops.fastmed.region_sums(*operands, nll, None, backend)
+    return stacked, torch.ops.fastmed.region_sums_backward(*operands, gradient, None, backend)
 
 
 def check(operands: RegionInput, backend: str) -> None:
@@ -210,6 +209,66 @@ def test_labels_out_of_range(region_backend: str, dtype: torch.dtype, activation
     target[1, 5] = target[1, 6]
     ignored = region_sums(input, target, activation=activation, ignore_index=int(target[1, 6]), backend=region_backend)
     assert ignored.weight.tolist() == [[40.0] * 3, [38.0] * 3]
+
+
+def label_table(*shape: int) -> Tensor:
+    """Labels 0 and 1, soft labels, missing (NaN) and uncertain (-1) ones."""
+    target = torch.where(torch.rand(shape) < 0.2, torch.rand(shape), torch.randint(2, shape).float())
+    target[torch.rand(shape) < 0.1] = torch.nan
+    target[torch.rand(shape) < 0.1] = -1.0
+    return target
+
+
+POLICIES = {"plain": {}, "smoothed": {"label_smoothing": 0.1}, "focal": {"label_smoothing": 0.1, "gamma": 2.0}}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("layout", ["channels first", "channels last", "strided"])
+@pytest.mark.parametrize("classes", [1, 3, 14, 70])
+def test_missing_and_uncertain_labels(region_backend: str, classes: int, layout: str, policy: str) -> None:
+    input, target = torch.randn(2, classes, 45) * 4, label_table(2, classes, 45)
+    uncertain = torch.tensor([torch.nan, 0.0, 1.0, 0.7]).repeat(18)[:classes]
+    mask = (torch.rand(2, classes, 45) * (torch.rand(2, classes, 45) < 0.8)) if classes == 3 else None
+    if layout == "channels last":
+        input = input.transpose(1, 2).contiguous().transpose(1, 2)
+        target = target.to(torch.float16).transpose(1, 2).contiguous().transpose(1, 2)
+    elif layout == "strided":
+        input = torch.stack([input, input], -1).transpose(1, 2).contiguous().transpose(1, 2)[..., 0]
+    check(RegionInput(input, target, mask, "sigmoid", None, uncertain, **POLICIES[policy]), region_backend)
+
+
+def test_channels_last_in_many_chunks(region_backend: str) -> None:
+    """More voxels than one work item takes, and than fill the last tile."""
+    voxels = 70_001 if region_backend == "numba" else 701
+    input, target = torch.randn(1, voxels, 2).transpose(1, 2), torch.randint(2, (1, voxels, 2)).transpose(1, 2)
+    check(RegionInput(input, target.to(torch.uint8), torch.rand(1, 1, voxels), "sigmoid"), region_backend)
+
+
+def test_rows_of_a_table_are_the_voxels_of_one_sample(region_backend: str) -> None:
+    logits, target = torch.randn(9, 4), label_table(9, 4)
+    uncertain, mask = torch.tensor([0.0, 1.0, 0.5, torch.nan]), torch.rand(9, 4)
+    table = RegionInput(logits, target, mask, "sigmoid", None, uncertain)
+    gradient = torch.randn(STATISTICS, 1, 4)
+    sums, by_logits = run(table, region_backend, gradient)
+    turned = [tensor.t().unsqueeze(0) for tensor in (logits, target, mask)]
+    expected, expected_gradient = run(RegionInput(*turned, "sigmoid", None, uncertain), region_backend, gradient)
+    assert torch.equal(sums, expected)
+    assert torch.equal(by_logits, expected_gradient[0].t())
+
+
+@pytest.mark.parametrize("value", [-2.0, 1.5, float("inf")])
+@pytest.mark.parametrize("layout", ["table", "volume"])
+def test_an_unknown_label_is_named(region_backend: str, value: float, layout: str) -> None:
+    target = label_table(2, 3, 50)
+    target[1, 2, 7] = target[1, 1, 8] = value
+    operands = RegionInput(torch.randn(2, 3, 50), target, None, "sigmoid", None, torch.zeros(3))
+    if layout == "table":
+        operands = operands._replace(input=operands.input[1].t(), target=target[1].t())
+    sums = torch.ops.fastmed.region_sums(*operands, True, False, region_backend)
+    assert sums[:, -1].isnan().all()
+    assert layout == "table" or sums[:, 0].isfinite().all()
+    with pytest.raises(ValueError, match=rf"target: got {value:g} for task 1 \(2 such values in all\), allowed are"):
+        torch.ops.fastmed.region_sums(*operands, True, True, region_backend)
 
 
 def test_sums_without_nll(region_backend: str) -> None:

@@ -58,7 +58,7 @@ class _Expanded(NamedTuple):
 
 
 def _expand(operands: RegionInput) -> _Expanded:
-    input, target, mask, activation, ignore_index = operands
+    input, target, mask, activation, ignore_index, uncertain = operands[:6]
     dtype = _compute_dtype(input.dtype)
     classes = input.shape[1]
     logits = input.to(dtype)
@@ -66,8 +66,12 @@ def _expand(operands: RegionInput) -> _Expanded:
     invalid = torch.zeros(input.shape[0], dtype=torch.int64, device=input.device)
     if operands.is_dense:
         dense = target.to(dtype)
-        if ignore_index is not None:
-            weight = weight * (target != ignore_index)
+        kept = torch.ones_like(dense, dtype=torch.bool) if ignore_index is None else target != ignore_index
+        if uncertain is not None:
+            dense = torch.where(dense == -1, uncertain.to(dtype).view(1, -1, 1), dense)
+            invalid = (kept & ((dense < 0) | (dense > 1))).sum((1, 2))
+            kept = kept & ~dense.isnan()
+        weight = weight * kept
     else:
         # torch compares few of the unsigned types.
         target = target.to(torch.int64)
@@ -91,6 +95,10 @@ def _activate(logits: Tensor, activation: str) -> Tensor:
     return torch.softmax(logits, 1) if activation == "softmax" else logits
 
 
+def _smoothed(target: Tensor, operands: RegionInput) -> Tensor:
+    return (1.0 - operands.label_smoothing) * target + operands.label_smoothing / 2
+
+
 def differentiable_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     """`region_sums` composed of torch operators that autograd follows: the definition of the statistics."""
     logits, target, weight, _, invalid = _expand(operands)
@@ -103,8 +111,11 @@ def differentiable_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tenso
     rows[TARGET_SQ] = weight * target * target
     rows[WEIGHT] = weight
     if nll and operands.activation == "sigmoid":
-        rows[NLL_POS] = -weight * target * F.logsigmoid(logits)
-        rows[NLL_NEG] = -weight * (1.0 - target) * F.logsigmoid(-logits)
+        smoothed = _smoothed(target, operands)
+        # The focal factors (1 - p)^gamma and p^gamma, from logarithms that do not cancel.
+        log_pos, log_neg = F.logsigmoid(logits), F.logsigmoid(-logits)
+        rows[NLL_POS] = -weight * smoothed * torch.exp(operands.gamma * log_neg) * log_pos
+        rows[NLL_NEG] = -weight * (1.0 - smoothed) * torch.exp(operands.gamma * log_pos) * log_neg
     elif nll and operands.activation == "softmax":
         # 0 * inf would be NaN where a class has probability zero and is not the target.
         log_pred = torch.log_softmax(logits, 1)
@@ -128,8 +139,12 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
     if operands.activation == "none":
         grad_input = by_p
     elif operands.activation == "sigmoid":
-        by_logit = weight * (pos * target * (pred - 1.0) + neg * (1.0 - target) * pred)
-        grad_input = pred * (1.0 - pred) * by_p + by_logit
+        smoothed, gamma = _smoothed(target, operands), operands.gamma
+        log_pos, log_neg = F.logsigmoid(logits), F.logsigmoid(-logits)
+        other = torch.sigmoid(-logits)
+        by_pos = torch.exp(gamma * log_neg) * (gamma * pred * log_pos - other)
+        by_neg = torch.exp(gamma * log_pos) * (pred - gamma * other * log_neg)
+        grad_input = pred * other * by_p + weight * (pos * smoothed * by_pos + neg * (1.0 - smoothed) * by_neg)
     else:
         by_nll = weight * pos * target
         grad_input = pred * (by_p - (pred * by_p).sum(1, keepdim=True) + by_nll.sum(1, keepdim=True)) - by_nll

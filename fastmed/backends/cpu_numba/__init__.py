@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
-from . import finalise, pointwise, softmax, threads
+from . import channels_last, finalise, pointwise, softmax, threads
 from .confusion import confusion_counts
 from .memory import empty_like
-from .tiles import CHUNKS, NO_GRADIENT, combine, pack, view
+from .tiles import CHUNKS, NO_GRADIENT, TILE, TILES_PER_CHUNK, combine, pack, view
 
 __all__ = [
     "confusion_counts",
@@ -47,32 +48,40 @@ def _run(serial: Any, parallel: Any, elements: int, arguments: tuple[Any, ...]) 
             parallel(*arguments)
 
 
-def _kernels(operands: RegionInput) -> Any:
-    return softmax if operands.activation == "softmax" else pointwise
+def _kernels(operands: RegionInput) -> tuple[Any, int]:
+    """The kernels for these operands, and the voxels of one of their work items."""
+    if operands.activation == "softmax":
+        return softmax, TILE * TILES_PER_CHUNK
+    if channels_last.applies(operands):
+        return channels_last, channels_last.voxels_per_chunk(operands.input.shape[1])
+    return pointwise, TILE * TILES_PER_CHUNK
+
+
+def _sums(operands: RegionInput, *, nll: bool, region: bool) -> tuple[Any, Tensor]:
+    n, c, voxels = operands.input.shape
+    stacked, invalid = np.zeros((STATISTICS, n, c)), torch.zeros(n, dtype=torch.int64)
+    if n * c * voxels:
+        kernels, per_chunk = _kernels(operands)
+        memory = pack(operands, per_chunk, NO_GRADIENT, nll=nll, region=region)
+        partials = np.empty((n, c, memory[3][CHUNKS], STATISTICS + 1))
+        _run(kernels.sums_serial, kernels.sums_parallel, n * c * voxels, (*memory, partials))
+        combine(partials, stacked, invalid.numpy())
+    return stacked, invalid
 
 
 def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     """See `Backend.region_sums`."""
-    n, c, _ = operands.input.shape
-    stacked = torch.zeros((STATISTICS, n, c), dtype=torch.float64)
-    if not operands.input.numel():
-        return stacked, torch.zeros(n, dtype=torch.int64)
-    *memory, layout = pack(operands, NO_GRADIENT, nll)
-    chunks = layout[CHUNKS]
-    partials = torch.empty((n, c, chunks, STATISTICS), dtype=torch.float64)
-    invalid = torch.empty((n, chunks), dtype=torch.int64)
-    kernels = _kernels(operands)
-    arguments = (*memory, layout, partials.numpy(), invalid.numpy())
-    _run(kernels.sums_serial, kernels.sums_parallel, operands.input.numel(), arguments)
-    combine(partials.numpy(), invalid.numpy(), stacked.numpy())
-    return stacked, invalid.sum(1)
+    stacked, invalid = _sums(operands, nll=nll, region=True)
+    return torch.from_numpy(stacked), invalid
 
 
 def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """See `FusedBackend.region_loss`."""
-    stacked, invalid = region_sums(operands, loss.lambda_nll != 0)
-    value, gradient = finalise.ratio_linear(stacked, loss, weights, operands.activation == "sigmoid")
-    return torch.tensor(value, dtype=torch.float32), gradient.to(torch.float32), invalid
+    stacked, invalid = _sums(operands, nll=loss.lambda_nll != 0, region=loss.lambda_ratio != 0)
+    value, gradient = torch.empty(()), torch.empty(stacked.shape)
+    arrays = finalise.arrays(weights, operands.activation, stacked.shape[2])
+    finalise.ratio_linear(stacked, finalise.numbers(loss), *arrays, value.numpy(), gradient.numpy())
+    return value, gradient, invalid
 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
@@ -83,8 +92,7 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
     scaled = gradient if scale is None else gradient * scale
     by = scaled.to(torch.float32).permute(1, 2, 0).contiguous().numpy()
     destination = view(grad_input)
-    *memory, layout = pack(operands, destination, False)
-    kernels = _kernels(operands)
-    arguments = (*memory, layout, by, destination.memory)
+    kernels, per_chunk = _kernels(operands)
+    arguments = (*pack(operands, per_chunk, destination), by, destination.memory)
     _run(kernels.gradient_serial, kernels.gradient_parallel, operands.input.numel(), arguments)
     return grad_input

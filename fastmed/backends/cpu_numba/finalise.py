@@ -5,6 +5,7 @@ The same numbers as `fastmed.formulas.ratio_linear` and its gradient, to which t
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -26,99 +27,117 @@ from ...contract import (
 from .tiles import compiled
 
 # How the nll is normalised, as the compiled code takes it.
-_ELEMENTS, _VOXELS, _TARGET = range(3)
-_NLL_MEANS = {"elements": _ELEMENTS, "voxels": _VOXELS, "target": _TARGET}
+_NLL_MEANS = ("elements", "voxels", "target", "task")
+_ELEMENTS, _VOXELS, _TARGET, _TASK = range(len(_NLL_MEANS))
+
+# Where the compiled code finds the fields of `RatioLinear`, all of them numbers.
+(
+    _NUMERATOR_TP,
+    _DENOMINATOR_TP,
+    _DENOMINATOR_PRED,
+    _DENOMINATOR_TARGET,
+    _SMOOTH_NUMERATOR,
+    _SMOOTH_DENOMINATOR,
+    _SQUARED,
+    _FIRST_CLASS,
+    _POOL_BATCH,
+    _LAMBDA_RATIO,
+    _LAMBDA_NLL,
+    _NLL_MEAN,
+    _MEAN,
+    _BALANCE_POS,
+    _BALANCE_NEG,
+) = range(len(RatioLinear._fields))
+
+_NO_WEIGHTS = np.empty(0, dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=256)
+def numbers(loss: RatioLinear) -> Any:
+    """The loss as the compiled code takes it."""
+    return np.array(loss._replace(nll_mean=_NLL_MEANS.index(loss.nll_mean)), dtype=np.float64)  # type: ignore[arg-type]
+
+
+def arrays(weights: LossWeights, activation: str, classes: int) -> tuple[Any, ...]:
+    """The weights as arrays of one number a class, empty for ones; a softmax has no nll of negatives."""
+    region, pos, neg = (_NO_WEIGHTS if weight is None else weight.detach().float().numpy() for weight in weights)
+    return region, pos, neg if activation == "sigmoid" else np.zeros(classes, dtype=np.float32)
 
 
 @compiled
-def _ratio(
-    sums: Any,
-    weight: Any,
-    numbers: Any,
-    squared: bool,
-    first_class: int,
-    pooled: bool,
-    mean: bool,
-    gradient: Any,
-) -> float:
+def _weight(weights: Any, c: int) -> float:
+    return float(weights[c]) if weights.size else 1.0
+
+
+@compiled
+def _ratio(sums: Any, loss: Any, weights: Any, gradient: Any) -> float:
     """Adds the gradient of the overlap losses; returns their mean or sum."""
-    (
-        numerator_tp,
-        denominator_tp,
-        denominator_pred,
-        denominator_target,
-        smooth_numerator,
-        smooth_denominator,
-    ) = numbers
-    by_pred, by_target = (PRED_SQ, TARGET_SQ) if squared else (PRED, TARGET)
+    by_pred, by_target = (PRED_SQ, TARGET_SQ) if loss[_SQUARED] else (PRED, TARGET)
     _, samples, classes = sums.shape
-    rows = 1 if pooled else samples
-    factor = 1.0 / (rows * (classes - first_class)) if mean else 1.0
-    loss = 0.0
+    first_class = int(loss[_FIRST_CLASS])
+    rows = 1 if loss[_POOL_BATCH] else samples
+    factor = loss[_LAMBDA_RATIO]
+    if loss[_MEAN]:
+        factor /= rows * (classes - first_class)
+    total = 0.0
     for row in range(rows):
-        first, last = (0, samples) if pooled else (row, row + 1)
+        first, last = (0, samples) if loss[_POOL_BATCH] else (row, row + 1)
         for c in range(first_class, classes):
             tp = sums[TP, first:last, c].sum()
             pred = sums[by_pred, first:last, c].sum()
             target = sums[by_target, first:last, c].sum()
-            denominator = denominator_tp * tp + denominator_pred * pred + denominator_target * target
-            denominator += smooth_denominator
-            ratio = (numerator_tp * tp + smooth_numerator) / denominator
-            loss += factor * weight[c] * (1.0 - ratio)
-            by_ratio = -factor * weight[c] / denominator
+            denominator = loss[_DENOMINATOR_TP] * tp + loss[_DENOMINATOR_PRED] * pred
+            denominator += loss[_DENOMINATOR_TARGET] * target + loss[_SMOOTH_DENOMINATOR]
+            ratio = (loss[_NUMERATOR_TP] * tp + loss[_SMOOTH_NUMERATOR]) / denominator
+            share = factor * _weight(weights, c)
+            total += share * (1.0 - ratio)
             for n in range(first, last):
-                gradient[TP, n, c] = by_ratio * (numerator_tp - denominator_tp * ratio)
-                gradient[by_pred, n, c] = -by_ratio * denominator_pred * ratio
-    return loss
+                gradient[TP, n, c] = -share / denominator * (loss[_NUMERATOR_TP] - loss[_DENOMINATOR_TP] * ratio)
+                gradient[by_pred, n, c] = share / denominator * loss[_DENOMINATOR_PRED] * ratio
+    return total
 
 
 @compiled
-def _nll(sums: Any, positive: Any, negative: Any, nll_mean: int, mean: bool, gradient: Any) -> float:
+def _nll(sums: Any, loss: Any, positive: Any, negative: Any, gradient: Any) -> float:
     """Adds the gradient of the weighted nll; returns its mean or sum."""
     _, samples, classes = sums.shape
-    loss = normaliser = 0.0
-    for n in range(samples):
-        for c in range(classes):
-            loss += positive[c] * sums[NLL_POS, n, c] + negative[c] * sums[NLL_NEG, n, c]
-            normaliser += positive[c] * sums[TARGET, n, c] if nll_mean == _TARGET else sums[WEIGHT, n, c]
-    if nll_mean == _VOXELS:
+    by = np.empty((2, classes))
+    normaliser = 0.0
+    for c in range(classes):
+        by[0, c], by[1, c] = loss[_LAMBDA_NLL] * _weight(positive, c), loss[_LAMBDA_NLL] * _weight(negative, c)
+        target, weight = sums[TARGET, :, c].sum(), sums[WEIGHT, :, c].sum()
+        if loss[_BALANCE_POS]:
+            by[0, c] *= 0.0 if weight == 0.0 else (weight - target) / weight
+        if loss[_BALANCE_NEG]:
+            by[1, c] *= 0.0 if weight == 0.0 else target / weight
+        if loss[_MEAN] and loss[_NLL_MEAN] == _TASK:
+            by[:, c] *= 0.0 if weight == 0.0 else 1.0 / (classes * weight)
+        elif loss[_NLL_MEAN] == _TARGET:
+            normaliser += by[0, c] / loss[_LAMBDA_NLL] * target
+        else:
+            normaliser += weight
+    if loss[_NLL_MEAN] == _VOXELS:
         normaliser /= classes
-    factor = 1.0
-    if mean:
-        factor = 0.0 if normaliser == 0.0 else 1.0 / normaliser
+    if loss[_MEAN] and loss[_NLL_MEAN] != _TASK:
+        by *= 0.0 if normaliser == 0.0 else 1.0 / normaliser
+    total = 0.0
     for n in range(samples):
         for c in range(classes):
-            gradient[NLL_POS, n, c] = factor * positive[c]
-            gradient[NLL_NEG, n, c] = factor * negative[c]
-    return factor * loss
+            total += by[0, c] * sums[NLL_POS, n, c] + by[1, c] * sums[NLL_NEG, n, c]
+            gradient[NLL_POS, n, c] = by[0, c]
+            gradient[NLL_NEG, n, c] = by[1, c]
+    return total
 
 
-def _weights(weights: Tensor | None, classes: int) -> Any:
-    return np.ones(classes) if weights is None else weights.detach().to(torch.float64).numpy()
-
-
-def ratio_linear(stacked: Tensor, loss: RatioLinear, weights: LossWeights, has_negatives: bool) -> tuple[float, Tensor]:
-    """The loss, and its gradient by the stacked sums."""
-    gradient = torch.zeros_like(stacked)
-    sums, by_sums, classes = stacked.numpy(), gradient.numpy(), stacked.shape[2]
-    value = 0.0
-    if loss.lambda_ratio:
-        numbers = tuple(map(float, loss[:6]))
-        value = loss.lambda_ratio * _ratio(
-            sums,
-            _weights(weights.region, classes),
-            numbers,
-            loss.squared,
-            loss.first_class,
-            loss.pool_batch,
-            loss.mean,
-            by_sums,
-        )
-        by_sums[:NLL_POS] *= loss.lambda_ratio
-    if loss.lambda_nll:
-        negative = _weights(weights.nll_neg, classes) if has_negatives else np.zeros(classes)
-        nll_mean = _NLL_MEANS[loss.nll_mean]
-        nll = _nll(sums, _weights(weights.nll_pos, classes), negative, nll_mean, loss.mean, by_sums)
-        value += loss.lambda_nll * nll
-        by_sums[NLL_POS : NLL_NEG + 1] *= loss.lambda_nll
-    return value, gradient
+@compiled
+def ratio_linear(
+    sums: Any, loss: Any, region: Any, positive: Any, negative: Any, value: Any, gradient: Any
+) -> None:
+    """Writes the loss, and its gradient by the stacked sums, from `numbers` and `arrays`."""
+    gradient[:] = 0.0
+    total = 0.0
+    if loss[_LAMBDA_RATIO]:
+        total += _ratio(sums, loss, region, gradient)
+    if loss[_LAMBDA_NLL]:
+        total += _nll(sums, loss, positive, negative, gradient)
+    value[()] = total

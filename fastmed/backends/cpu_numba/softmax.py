@@ -11,6 +11,7 @@ from ...contract import NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
 from .memory import store
 from .tiles import (
     CHUNKS,
+    INVALID,
     NLL,
     TILE,
     TILES_PER_CHUNK,
@@ -23,6 +24,7 @@ from .tiles import (
     one_hot,
     parallel,
     remove,
+    removes,
     unpack,
     unpack_gradient,
 )
@@ -125,7 +127,7 @@ def _load_class(g: Any, w: Any, labels: Any, removed: Any, target: Any, mask: An
         if target.has_ignore:
             for i in range(w.size):
                 w[i] *= removed[i]
-    if mask.present or target.has_ignore:
+    if removes(target, mask):
         remove(g, w)
 
 
@@ -160,7 +162,7 @@ def _softmax(
     removed[:] = _F(1.0)
     if not target.dense:
         invalid = load_labels(labels, removed, target, classes, n, v)
-    if mask.present or target.has_ignore:
+    if removes(target, mask):
         used[:] = _F(0.0)
         for c in range(classes):
             _load_class(g, w, labels, removed, target, mask, n, c, v)
@@ -168,7 +170,7 @@ def _softmax(
     highest, spare = w, g
     for c in range(classes):
         load_view(x[c], input, n, c, v)
-        if mask.present or target.has_ignore:
+        if removes(target, mask):
             remove(x[c], used)
         if c == 0:
             highest[:] = x[0]
@@ -187,11 +189,11 @@ def _chunk_sums(
     target_memory: Any,
     mask_memory: Any,
     layout: Any,
+    numbers: Any,
     item: int,
     partials: Any,
-    invalid: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout)
+    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
     voxels, nll = layout[VOXELS], layout[NLL] != 0
     classes, chunks = partials.shape[1], partials.shape[2]
     n, chunk = item // chunks, item % chunks
@@ -205,13 +207,12 @@ def _chunk_sums(
     )
     labels = np.empty(tile, np.int32)
     sums = np.zeros((classes, partials.shape[3]))
-    wrong = 0
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
         x = logits[: classes * size].reshape(classes, size)
         p = probabilities[: classes * size].reshape(classes, size)
-        wrong += _softmax(
+        sums[0, INVALID] += _softmax(
             x,
             p,
             g[:size],
@@ -235,7 +236,6 @@ def _chunk_sums(
             _add(p[c], x[c], log_total[:size], g[:size], w[:size], nll, sums[c])
     for c in range(classes):
         partials[n, c, chunk] = sums[c]
-    invalid[n, chunk] = wrong
 
 
 @compiled
@@ -244,11 +244,12 @@ def _chunk_gradient(
     target_memory: Any,
     mask_memory: Any,
     layout: Any,
+    numbers: Any,
     item: int,
     by: Any,
     gradient_memory: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout)
+    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
     gradient = unpack_gradient(gradient_memory, layout)
     voxels, chunks = layout[VOXELS], layout[CHUNKS]
     classes = by.shape[1]
@@ -290,35 +291,35 @@ def _chunk_gradient(
             _products(p[c], g[:size], w[:size], by[n, c], x[c], product_total[:size])
         for c in range(classes):
             _project(x[c], p[c], product_total[:size])
-            if mask.present or target.has_ignore:
+            if removes(target, mask):
                 remove(x[c], used[:size])
             start = n * gradient.sample + c * gradient.channel + v * gradient.voxel
             store(x[c], gradient.memory, gradient.kind, start, gradient.voxel)
 
 
 @compiled
-def sums_serial(input: Any, target: Any, mask: Any, layout: Any, partials: Any, invalid: Any) -> None:
+def sums_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on the calling thread."""
     for item in range(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, item, partials, invalid)
+        _chunk_sums(input, target, mask, layout, numbers, item, partials)
 
 
 @parallel
-def sums_parallel(input: Any, target: Any, mask: Any, layout: Any, partials: Any, invalid: Any) -> None:
+def sums_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on Numba's threads."""
     for item in prange(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, np.int64(item), partials, invalid)
+        _chunk_sums(input, target, mask, layout, numbers, np.int64(item), partials)
 
 
 @compiled
-def gradient_serial(input: Any, target: Any, mask: Any, layout: Any, by: Any, gradient: Any) -> None:
+def gradient_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
     """The gradient of every chunk, on the calling thread."""
     for item in range(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, item, by, gradient)
+        _chunk_gradient(input, target, mask, layout, numbers, item, by, gradient)
 
 
 @parallel
-def gradient_parallel(input: Any, target: Any, mask: Any, layout: Any, by: Any, gradient: Any) -> None:
+def gradient_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
     """The gradient of every chunk, on Numba's threads."""
     for item in prange(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, np.int64(item), by, gradient)
+        _chunk_gradient(input, target, mask, layout, numbers, np.int64(item), by, gradient)

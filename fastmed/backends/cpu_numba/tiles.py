@@ -14,11 +14,14 @@ from torch import Tensor
 
 from ...contract import STATISTICS, RegionInput
 from .memory import flat, load
+from .vector_math import elementwise
 
 # Each tile is summed in float32, tiles in float64: 1024 terms keep the error of the sums near 1e-7.
 TILE = 1024
 # Tiles that one work item goes through; fixed, so that the order of all additions is that of the data alone.
 TILES_PER_CHUNK = 16
+# Partial sums have one more column after the statistics: targets out of range.
+INVALID = STATISTICS
 
 _F = np.float32
 
@@ -39,12 +42,14 @@ class View(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The target, dense or labels, and the label to remove."""
+    """The target, dense or labels, the label to remove, and what -1 stands for in each class, if it does."""
 
     values: View
     dense: bool
     has_ignore: bool
     ignore_index: int
+    has_uncertain: bool
+    uncertain: Any
 
 
 class Mask(NamedTuple):
@@ -65,27 +70,33 @@ def view(tensor: Tensor, *, channels: bool = True) -> View:
 
 NO_GRADIENT = _NO_MASK = View(np.ones(1, dtype=np.uint8), 0, 0, 0, 0)
 
-# Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets the memory of its operands and one
-# int64 vector, from which it builds the tuples again: voxels, chunks, sigmoid, nll, then kind and strides of each
-# operand, then dense, has_ignore, ignore_index and whether there is a mask.
-VOXELS, CHUNKS, SIGMOID, NLL, _INPUT, _TARGET, _MASK, _GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 8, 12, 16, 20
+# Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets the memory of its operands and two
+# vectors, from which it builds the tuples again. In int64: voxels, chunks, sigmoid, which statistics, then kind and
+# strides of each operand, then the flags. In float32: smoothing, gamma, and what -1 stands for in each class.
+VOXELS, CHUNKS, SIGMOID, NLL, REGION, _INPUT, _TARGET, _MASK, _GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 9, 13, 17, 21
+SMOOTHING, GAMMA, _UNCERTAIN = 0, 1, 2
 
 
-def pack(operands: RegionInput, gradient: View, nll: bool) -> tuple[Any, Any, Any, Any]:
-    """Memory of input, target and mask, and the vector that describes them."""
+def pack(
+    operands: RegionInput, voxels_per_chunk: int, gradient: View, *, nll: bool = False, region: bool = True
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Memory of input, target and mask, and the two vectors that describe them."""
     input = view(operands.input)
     target = view(operands.target, channels=operands.is_dense)
     mask = _NO_MASK if operands.mask is None else view(operands.mask)
-    voxels, ignore = operands.input.shape[2], operands.ignore_index
+    voxels, ignore, uncertain = operands.input.shape[2], operands.ignore_index, operands.uncertain
     layout = np.array(
         [
-            *(voxels, -(-voxels // (TILES_PER_CHUNK * TILE)), operands.activation == "sigmoid", nll),
+            *(voxels, -(-voxels // voxels_per_chunk), operands.activation == "sigmoid", nll, region),
             *(*input[1:], *target[1:], *mask[1:], *gradient[1:]),
-            *(operands.is_dense, ignore is not None, ignore or 0, operands.mask is not None),
+            *(operands.is_dense, ignore is not None, ignore or 0, operands.mask is not None, uncertain is not None),
         ],
         dtype=np.int64,
     )
-    return input.memory, target.memory, mask.memory, layout
+    numbers = np.array([operands.label_smoothing, operands.gamma], dtype=np.float32)
+    if uncertain is not None:
+        numbers = np.concatenate((numbers, uncertain.numpy()))
+    return input.memory, target.memory, mask.memory, layout, numbers
 
 
 @compiled
@@ -94,12 +105,13 @@ def _unpack_view(memory: Any, layout: Any, at: int) -> Any:
 
 
 @compiled
-def unpack(input: Any, target: Any, mask: Any, layout: Any) -> Any:
+def unpack(input: Any, target: Any, mask: Any, layout: Any, numbers: Any) -> Any:
     """The operands as tuples."""
     flags = layout[_FLAGS:]
+    values, uncertain = _unpack_view(target, layout, _TARGET), numbers[_UNCERTAIN:]
     return (
         _unpack_view(input, layout, _INPUT),
-        Target(_unpack_view(target, layout, _TARGET), flags[0] != 0, flags[1] != 0, flags[2]),
+        Target(values, flags[0] != 0, flags[1] != 0, flags[2], flags[4] != 0, uncertain),
         Mask(_unpack_view(mask, layout, _MASK), flags[3] != 0),
     )
 
@@ -146,14 +158,41 @@ def one_hot(tile: Any, labels: Any, channel: int) -> None:
         tile[i] = _F(1.0) if labels[i] == wanted else _F(0.0)
 
 
+@elementwise
+def remove_value(tile: Any, weight: Any, value: Any) -> None:
+    """Removes the voxels of the ignored value."""
+    for i in range(tile.size):
+        weight[i] *= _F(0.0) if tile[i] == value else _F(1.0)
+        tile[i] = _F(0.0) if tile[i] == value else tile[i]
+
+
+@elementwise
+def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
+    """Puts a value in the place of -1 and removes the voxels of NaN; returns values outside [0, 1]."""
+    invalid = np.int32(0)
+    for i in range(tile.size):
+        value = uncertain if tile[i] == _F(-1.0) else tile[i]
+        tile[i] = value
+        weight[i] *= _F(1.0) if value == value else _F(0.0)
+        invalid += np.int32(1) if value < _F(0.0) or value > _F(1.0) else np.int32(0)
+    return invalid
+
+
 @compiled
-def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, voxel: int) -> None:
-    """Fills a tile with a dense target and removes the voxels of the ignored value."""
+def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, voxel: int) -> int:
+    """Fills a tile with a dense target and removes what is ignored or missing; returns values out of range."""
     load_view(tile, target.values, sample, channel, voxel)
     if target.has_ignore:
-        ignored = _F(target.ignore_index)
-        for i in range(tile.size):
-            weight[i] *= _F(0.0) if tile[i] == ignored else _F(1.0)
+        remove_value(tile, weight, _F(target.ignore_index))
+    if target.has_uncertain:
+        return replace_uncertain(tile, weight, target.uncertain[channel])
+    return 0
+
+
+@compiled
+def removes(target: Any, mask: Any) -> bool:
+    """Whether voxels may be without weight."""
+    return mask.present or target.has_ignore or target.has_uncertain
 
 
 @compiled
@@ -173,11 +212,16 @@ def remove(tile: Any, weight: Any) -> None:
 
 
 @compiled
-def combine(partials: Any, invalid: Any, stacked: Any) -> None:
-    """Adds partial sums (N, C, chunks, statistics) in order; NaN for a sample with labels out of range."""
+def combine(partials: Any, stacked: Any, invalid: Any) -> None:
+    """Adds partial sums (N, C, chunks, statistics) in order; NaN for a sample with targets out of range."""
     samples, classes, chunks, _ = partials.shape
     for n in range(samples):
-        poison = np.nan if invalid[n].sum() > 0 else 0.0
+        wrong = 0.0
+        for c in range(classes):
+            for chunk in range(chunks):
+                wrong += partials[n, c, chunk, INVALID]
+        invalid[n] = np.int64(wrong)
+        poison = np.nan if wrong > 0.0 else 0.0
         for c in range(classes):
             for s in range(STATISTICS):
                 total = poison
