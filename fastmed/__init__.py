@@ -5,8 +5,19 @@ from importlib.metadata import version as _version
 from . import functional
 from .contract import RegionSums
 from .dispatch import BackendError
-from .losses import DiceBCELoss, DiceCELoss, DiceLoss
+from .labels import Smooth
+from .losses import DiceBCELoss, DiceCELoss, DiceLoss, MultiTaskBCELoss
 
 __version__ = _version("fastmed")
 
-__all__ = ["BackendError", "DiceBCELoss", "DiceCELoss", "DiceLoss", "RegionSums", "__version__", "functional"]
+__all__ = [
+    "BackendError",
+    "DiceBCELoss",
+    "DiceCELoss",
+    "DiceLoss",
+    "MultiTaskBCELoss",
+    "RegionSums",
+    "Smooth",
+    "__version__",
+    "functional",
+]

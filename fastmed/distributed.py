@@ -32,3 +32,10 @@ def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
     present = [field for field in sums if field is not None]
     total = iter(_AllReduce.apply(torch.stack(present), group).unbind(0))  # type: ignore[no-untyped-call]
     return RegionSums._make(None if field is None else next(total) for field in sums)
+
+
+def all_reduce_count(count: int, group: object, like: Tensor) -> int:
+    """The sum of a number over all ranks."""
+    total = torch.tensor(count, dtype=torch.int64, device=like.device)
+    distributed.all_reduce(total, group=group)
+    return int(total)

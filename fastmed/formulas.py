@@ -102,10 +102,12 @@ def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(empty, torch.zeros_like(numerator), numerator / torch.where(empty, 1.0, denominator))
 
 
-def mean_nll(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
-    """The share of each class in the mean of the weighted nll, (C,): these add up to the mean."""
+def nll_per_class(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
+    """The nll part of the loss by class, (C,): what `ratio_linear` adds up."""
     nll = weighted_nll(sums, loss, weights).sum(0)
-    return _quotient(nll, nll_normaliser(sums, loss, weights).sum(0).expand_as(nll))
+    if loss.mean:
+        nll = _quotient(nll, nll_normaliser(sums, loss, weights).sum(0).expand_as(nll))
+    return loss.lambda_nll * nll
 
 
 def ratio_linear_per_region(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
@@ -129,8 +131,7 @@ def ratio_linear(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> T
         overlap = ratio_linear_per_region(sums, loss, weights)
         total = loss.lambda_ratio * (overlap.mean() if loss.mean else overlap.sum())
     if loss.lambda_nll:
-        nll = mean_nll(sums, loss, weights) if loss.mean else weighted_nll(sums, loss, weights)
-        total = total + loss.lambda_nll * nll.sum()
+        total = total + nll_per_class(sums, loss, weights).sum()
     return total
 
 

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import functional, validation
-from .functional.segmentation import ClassWeight
+from .labels import MissingPolicy
+from .validation import BinaryWeight, ClassWeight
+
+
+_CHOICES: dict[str, Sequence[object]] = {
+    "pool": validation.POOLS,
+    "reduction": validation.REDUCTIONS,
+    "activation": validation.ACTIVATIONS,
+    "normalize": validation.NORMALIZATIONS,
+}
 
 
 class _RegionLoss(nn.Module):
     """Configuration of a loss; class weights are buffers, so that they follow the module's device."""
 
-    def __init__(self, weights: dict[str, ClassWeight], **options: Any) -> None:
+    def __init__(self, weights: dict[str, BinaryWeight], **options: Any) -> None:
         super().__init__()
         for name, value in weights.items():
-            tensor = None if value is None else torch.as_tensor(value, dtype=torch.float32)
-            self.register_buffer(name, tensor, persistent=False)
-        self._weights = tuple(weights)
+            if value is None or isinstance(value, str):
+                options[name] = value
+            else:
+                self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
         self._options = options
-        validation.choice("pool", options["pool"], validation.POOLS)
-        validation.choice("reduction", options["reduction"], validation.REDUCTIONS)
-        validation.choice("activation", options.get("activation"), validation.ACTIVATIONS)
-        validation.non_negative("smooth", options["smooth"])
+        for name, allowed in _CHOICES.items():
+            if name in options:
+                validation.choice(name, options[name], allowed)
+        for name in ("smooth", "gamma"):
+            validation.non_negative(name, options.get(name, 0.0))
 
     def _arguments(self) -> dict[str, Any]:
-        return {**self._options, **{name: getattr(self, name) for name in self._weights}}
+        return {**self._options, **dict(self.named_buffers())}
 
     def extra_repr(self) -> str:
         """The options, as they were given."""
@@ -101,8 +113,10 @@ class DiceBCELoss(_RegionLoss):
         pool: "sample" or "batch".
         smooth: added to numerator and denominator of the Dice.
         class_weight: weight of each class in the Dice (C,), or one number.
-        pos_weight: weight of positives in the cross entropy, (C,) or one number.
-        neg_weight: weight of negatives in the cross entropy, (C,) or one number.
+        pos_weight: weight of positives in the cross entropy, (C,) or one number, or "balanced".
+        neg_weight: weight of negatives in the cross entropy, (C,) or one number, or "balanced".
+        task_weight: weight of each class in the cross entropy, (C,) or one number.
+        missing: what -1 in a dense target stands for; NaN is then ignored as well.
         lambda_dice: factor of the Dice.
         lambda_bce: factor of the cross entropy.
         reduction: "mean", "sum" or "none".
@@ -111,7 +125,8 @@ class DiceBCELoss(_RegionLoss):
         backend: "auto" or a name: see `fastmed info`.
 
     Shape:
-        As `DiceLoss`; returns a scalar, or (N,) for reduction "none".
+        As `DiceLoss`; the mask also (N, C), of patients annotated for some classes only. Returns a scalar, or (N,)
+        for reduction "none".
 
     Example:
         >>> import torch, fastmed
@@ -128,8 +143,10 @@ class DiceBCELoss(_RegionLoss):
         pool: str = "sample",
         smooth: float = 1e-5,
         class_weight: ClassWeight = None,
-        pos_weight: ClassWeight = None,
-        neg_weight: ClassWeight = None,
+        pos_weight: BinaryWeight = None,
+        neg_weight: BinaryWeight = None,
+        task_weight: ClassWeight = None,
+        missing: MissingPolicy | None = None,
         lambda_dice: float = 1.0,
         lambda_bce: float = 1.0,
         reduction: str = "mean",
@@ -138,7 +155,13 @@ class DiceBCELoss(_RegionLoss):
         backend: str = "auto",
     ) -> None:
         super().__init__(
-            {"class_weight": class_weight, "pos_weight": pos_weight, "neg_weight": neg_weight},
+            {
+                "class_weight": class_weight,
+                "pos_weight": pos_weight,
+                "neg_weight": neg_weight,
+                "task_weight": task_weight,
+            },
+            missing=missing,
             squared=squared,
             include_background=include_background,
             pool=pool,
@@ -214,3 +237,63 @@ class DiceCELoss(_RegionLoss):
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of these logits."""
         return functional.dice_ce_loss(input, target, mask, **self._arguments())
+
+
+class MultiTaskBCELoss(_RegionLoss):
+    """Weighted binary cross entropy of many tasks; see `fastmed.functional.multitask_bce_loss` for every argument.
+
+    Args:
+        pos_weight: weight of positives, (T,) or one number, or "balanced": the share of negatives in the batch.
+        neg_weight: weight of negatives, likewise; `fastmed.class_balance` gives both for a data set.
+        task_weight: weight of each task, (T,) or one number.
+        missing: what the label -1 stands for: "ignore", "ones", "zeros" or `fastmed.Smooth(low, high)`, or one of
+            these for each task. NaN is always ignored.
+        label_smoothing: e turns a target g into `(1 - e) g + e / 2`.
+        gamma: exponent of the focal factor.
+        reduction: "mean", "sum" or "none" over tasks.
+        normalize: "task", "valid" or "total": what the loss of a task is divided by.
+        process_group: sums are added over its ranks first.
+        backend: "auto" or a name: see `fastmed info`.
+
+    Shape:
+        logits and target (N, T) or (N, T, *spatial), the mask likewise. Returns a scalar, or (T,) for reduction
+        "none".
+
+    Example:
+        >>> import torch, fastmed
+        >>> labels = torch.tensor([[1.0, 0.0], [0.0, float("nan")], [0.0, 1.0]])
+        >>> loss = fastmed.MultiTaskBCELoss(*fastmed.class_balance(labels))
+        >>> logits = torch.zeros(3, 2, requires_grad=True)
+        >>> loss(logits, labels).backward()
+        >>> logits.grad[1, 1].item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        pos_weight: BinaryWeight = None,
+        neg_weight: BinaryWeight = None,
+        *,
+        task_weight: ClassWeight = None,
+        missing: MissingPolicy = "ignore",
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
+        reduction: str = "mean",
+        normalize: str = "task",
+        process_group: object | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            {"pos_weight": pos_weight, "neg_weight": neg_weight, "task_weight": task_weight},
+            missing=missing,
+            label_smoothing=label_smoothing,
+            gamma=gamma,
+            reduction=reduction,
+            normalize=normalize,
+            process_group=process_group,
+            backend=backend,
+        )
+
+    def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss of these logits."""
+        return functional.multitask_bce_loss(logits, target, mask, **self._arguments())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,12 +15,6 @@ _OPERANDS = (
     "Tensor input, Tensor target, Tensor? mask, str activation, int? ignore_index, Tensor? uncertain, "
     "float label_smoothing, float gamma"
 )
-_RATIO_LINEAR = (
-    "float numerator_tp, float denominator_tp, float denominator_pred, float denominator_target, "
-    "float smooth_numerator, float smooth_denominator, bool squared, int first_class, bool pool_batch, "
-    "float lambda_ratio, float lambda_nll, str nll_mean, bool mean, bool balance_pos, bool balance_neg"
-)
-
 _library = torch.library.Library("fastmed", "DEF")
 _library.define(f"region_sums({_OPERANDS}, bool nll, bool? validate, str backend) -> Tensor")
 _library.define(
@@ -28,7 +22,7 @@ _library.define(
 )
 _library.define(
     f"region_loss({_OPERANDS}, Tensor? region_weight, Tensor? nll_pos_weight, Tensor? nll_neg_weight, "
-    f"{_RATIO_LINEAR}, bool? validate, str backend) -> (Tensor, Tensor)"
+    "float[] loss, bool? validate, str backend) -> (Tensor, Tensor)"
 )
 _library.define(
     "confusion_counts(Tensor prediction, Tensor target, int num_classes, int? ignore_index, bool? validate, "
@@ -66,8 +60,8 @@ def _select(operands: RegionInput, backend: str) -> Backend:
 
 def _is_reported(invalid: Tensor, validate: bool | None) -> bool:
     """Whether labels out of range raise: at once where looking costs no device synchronisation, or if asked."""
-    looked_at = invalid.device.type == "cpu" if validate is None else validate
-    return looked_at and bool(invalid.any())
+    looked_at = invalid.is_cpu if validate is None else validate
+    return looked_at and any(invalid.tolist())
 
 
 def _raise_out_of_range(count: int, num_classes: int, ignore_index: int | None) -> NoReturn:
@@ -94,7 +88,10 @@ def _raise_invalid(operands: RegionInput, invalid: Tensor) -> NoReturn:
 
 
 def _as_table(tensor: Tensor) -> Tensor:
-    return tensor.t().unsqueeze(0)
+    rows, columns = tensor.shape
+    by_row, by_column = tensor.stride()
+    # One view instead of the two of a transposition and a new dimension: this is the path of small batches.
+    return tensor.as_strided((1, columns, rows), (rows * by_row, by_column, by_row))
 
 
 def _operands(arguments: Sequence[Any]) -> RegionInput:
@@ -127,8 +124,8 @@ def _region_sums_backward(*arguments: Any) -> Tensor:
 
 def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands = _operands(arguments[:_FIELDS])
-    region, pos, neg, *numbers, validate, backend = arguments[_FIELDS:]
-    loss, weights = RatioLinear(*numbers), LossWeights(region, pos, neg)
+    region, pos, neg, numbers, validate, backend = arguments[_FIELDS:]
+    loss, weights = RatioLinear.of_numbers(tuple(numbers)), LossWeights(region, pos, neg)
     chosen = _select(operands, backend)
     fused = getattr(chosen, "region_loss", None)
     if fused is not None:
@@ -142,7 +139,7 @@ def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
     if _is_reported(invalid, validate):
         _raise_invalid(operands, invalid)
     dtype = sums_dtype(operands.input.dtype)
-    return value.to(dtype), gradient.to(dtype)
+    return (value, gradient) if value.dtype == gradient.dtype == dtype else (value.to(dtype), gradient.to(dtype))
 
 
 def _confusion_counts(
@@ -194,48 +191,74 @@ def _(prediction: Tensor, target: Tensor, num_classes: int, *_arguments: Any) ->
     return target.new_empty((target.shape[0], num_classes, num_classes), dtype=torch.int64)
 
 
-class _Differentiable(torch.autograd.Function):
-    """Runs an operator below autograd; its backward pass is `region_sums_backward`."""
+class _Below(NamedTuple):
+    """An operator below autograd: where the dispatcher would go on to."""
+
+    op: Any
+    body: Callable[..., Any]
+    keys: Any
+
+    def run(self, arguments: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            # A detour over the dispatcher costs 20 us, as much as all arithmetic on a small batch. It leads
+            # elsewhere than to the body only under fake tensors, tracing, tensor subclasses and the like.
+            if (self.keys & _BELOW_AUTOGRAD).highestPriorityTypeId() in _DEVICES:
+                return self.body(*arguments)
+            return self.op(*arguments)
+
+
+_BELOW_AUTOGRAD = torch._C._after_ADInplaceOrView_keyset
+_DEVICES = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    """Runs the backward operator, and refuses to be differentiated in its turn."""
 
     @staticmethod
-    def forward(ctx: Any, op: Any, *arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            output = op(*arguments)
-        operands = RegionInput(*arguments[:_FIELDS])
-        fused = isinstance(output, tuple)
-        if fused:
-            ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*operands[:3], operands.uncertain, output[1] if fused else None)
-        ctx.operands = operands._replace(input=None, target=None, mask=None, uncertain=None)
-        ctx.arguments, ctx.backend = len(arguments), arguments[-1]
+    def forward(ctx: Any, _input: Tensor, below: _Below, arguments: tuple[Any, ...]) -> Any:
+        return below.run(arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *_by_output: Tensor) -> Any:
+        raise NotImplementedError("fastmed losses are differentiable once; the gradient itself has no backward pass")
+
+
+class _Differentiable(torch.autograd.Function):
+    """Runs an operator; its backward pass is `region_sums_backward`."""
+
+    @staticmethod
+    def forward(ctx: Any, _input: Tensor, below: _Below, arguments: tuple[Any, ...]) -> Any:
+        output = below.run(arguments)
+        input, target, mask, activation, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
+        by_sums = None
+        if isinstance(output, tuple):
+            by_sums = output[1]
+            ctx.mark_non_differentiable(by_sums)
+        ctx.save_for_backward(input, target, mask, uncertain, by_sums)
+        ctx.options, ctx.nll_options, ctx.backend = (activation, ignore_index), nll_options, arguments[-1]
         return output
 
     @staticmethod
     def backward(ctx: Any, *by_output: Tensor) -> tuple[Any, ...]:
-        input, target, mask, uncertain, gradient = ctx.saved_tensors
-        operands = ctx.operands._replace(input=input, target=target, mask=mask, uncertain=uncertain)
-        scaled = (by_output[0], None) if gradient is None else (gradient, by_output[0])
-        grad_input = torch.ops.fastmed.region_sums_backward(*operands, *scaled, ctx.backend)
-        return (None, grad_input, *[None] * (ctx.arguments - 1))
+        input, target, mask, uncertain, by_sums = ctx.saved_tensors
+        gradient = (by_output[0], None) if by_sums is None else (by_sums, by_output[0])
+        operands = (input, target, mask, *ctx.options, uncertain, *ctx.nll_options)
+        return torch.ops.fastmed.region_sums_backward.default(*operands, *gradient, ctx.backend), None, None
 
 
-def _register_autograd(name: str) -> None:
-    """What `torch.library.register_autograd` does, without its 0.3 ms a call for schemas of this length."""
+def _register_autograd(name: str, body: Callable[..., Any], function: type[torch.autograd.Function]) -> None:
+    """What `torch.library.register_autograd` does, without the 0.3 ms a call that it takes for long schemas."""
     op = getattr(torch.ops.fastmed, name).default
 
-    def differentiate(*arguments: Any) -> Any:
+    def run(keys: Any, *arguments: Any) -> Any:
+        below = _Below(op, body, keys)
         if torch.is_grad_enabled() and arguments[0].requires_grad:
-            return _Differentiable.apply(op, *arguments)
-        with torch._C._AutoDispatchBelowAutograd():
-            return op(*arguments)
+            return function.apply(arguments[0], below, arguments)
+        return below.run(arguments)
 
-    _library.impl(name, differentiate, "Autograd")
-
-
-def _refuse_double_backward(ctx: Any, *_gradients: Tensor) -> None:
-    raise NotImplementedError("fastmed losses are differentiable once; the gradient itself has no backward pass")
+    _library.impl(name, run, "Autograd", with_keyset=True)
 
 
-_register_autograd("region_sums")
-_register_autograd("region_loss")
-torch.library.register_autograd("fastmed::region_sums_backward", _refuse_double_backward, lib=_library)
+_register_autograd("region_sums", _region_sums, _Differentiable)
+_register_autograd("region_loss", _region_loss, _Differentiable)
+_register_autograd("region_sums_backward", _region_sums_backward, _OnceDifferentiable)

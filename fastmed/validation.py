@@ -5,16 +5,23 @@ Every message names the argument, its value and what is allowed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .contract import RegionInput
+from .labels import MissingPolicy, Smooth, uncertain_values
+
+ClassWeight = Tensor | Sequence[float] | float | None
+BinaryWeight = ClassWeight | Literal["balanced"]
 
 ACTIVATIONS = ("softmax", "sigmoid", None)
 REDUCTIONS = ("mean", "sum", "none")
 POOLS = ("sample", "batch")
+NORMALIZATIONS = ("task", "valid", "total")
 
 _LABEL_DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64}
@@ -42,7 +49,7 @@ def labels(argument: str, value: Tensor) -> None:
         )
 
 
-def class_weights(argument: str, value: Tensor | Sequence[float] | float | None, like: Tensor) -> Tensor | None:
+def class_weights(argument: str, value: ClassWeight, like: Tensor) -> Tensor | None:
     """Weights as a float tensor (C,) on the device of `like` (N, C, ...), or None."""
     if value is None:
         return None
@@ -55,14 +62,37 @@ def class_weights(argument: str, value: Tensor | Sequence[float] | float | None,
     return weights
 
 
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a * b
+
+
+def binary_weights(
+    pos_weight: BinaryWeight, neg_weight: BinaryWeight, task_weight: ClassWeight, like: Tensor
+) -> tuple[bool, bool, Tensor | None, Tensor | None]:
+    """Whether positives and negatives take their weight from the batch, and the weight of each besides."""
+    of_task = class_weights("task_weight", task_weight, like)
+    balanced = []
+    weights = []
+    for name, value in (("pos_weight", pos_weight), ("neg_weight", neg_weight)):
+        if isinstance(value, str):
+            choice(name, value, ("balanced",))
+        balanced.append(isinstance(value, str))
+        weights.append(_product(of_task, None if isinstance(value, str) else class_weights(name, value, like)))
+    return balanced[0], balanced[1], weights[0], weights[1]
+
+
 def _mask(mask: Tensor, input: Tensor) -> Tensor:
     n, c, *spatial = input.shape
     shape = tuple(mask.shape)
     if shape == (n, *spatial):
         mask = mask.unsqueeze(1)
+    elif shape == (n, c):
+        mask = mask.reshape(n, c, *[1] * len(spatial)).expand(n, c, *spatial)
     elif shape not in ((n, 1, *spatial), (n, c, *spatial)):
         raise ValueError(
-            f"mask: got shape {shape}, allowed are {(n, *spatial)}, {(n, 1, *spatial)} and {(n, c, *spatial)}"
+            f"mask: got shape {shape}, allowed are {(n, *spatial)}, {(n, 1, *spatial)}, {(n, c, *spatial)} and {(n, c)}"
         )
     if mask.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
         raise TypeError(f"mask: got {mask.dtype}, allowed are bool, integer and floating dtypes")
@@ -98,6 +128,26 @@ def voxels(tensor: Tensor, start: int) -> Tensor:
     return tensor.unsqueeze(-1) if tensor.ndim == start else tensor.flatten(start)
 
 
+def _checked(input: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Target (N, *spatial) or of the input's shape, and mask (N, 1 or C, *spatial), if they belong to the input."""
+    if input.dtype not in _FLOAT_DTYPES:
+        raise TypeError(f"input: got {input.dtype}, allowed are float16, bfloat16, float32 and float64")
+    if input.ndim < 2:
+        raise ValueError(f"input: got shape {tuple(input.shape)}, allowed is (N, C, *spatial)")
+    for name, tensor in (("target", target), ("mask", mask)):
+        if tensor is not None and tensor.device != input.device:
+            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}")
+    return _target(target, input), None if mask is None else _mask(mask, input)
+
+
+def _laid_out(
+    input: Tensor, target: Tensor, mask: Tensor | None, activation: str, ignore_index: int | None
+) -> RegionInput:
+    dense = target.shape == input.shape
+    mask = None if mask is None else voxels(mask, 2)
+    return RegionInput(voxels(input, 2), voxels(target, 2 if dense else 1), mask, activation, ignore_index)
+
+
 def region_input(
     input: Tensor,
     target: Tensor,
@@ -113,24 +163,56 @@ def region_input(
             target or mask that requires a gradient.
     """
     choice("activation", activation, ACTIVATIONS)
-    if input.dtype not in _FLOAT_DTYPES:
-        raise TypeError(f"input: got {input.dtype}, allowed are float16, bfloat16, float32 and float64")
-    if input.ndim < 2:
-        raise ValueError(f"input: got shape {tuple(input.shape)}, allowed is (N, C, *spatial)")
+    target, mask = _checked(input, target, mask)
     if activation == "softmax" and input.shape[1] == 1:
         raise ValueError(
             "activation: got 'softmax' with one class, whose probability is always 1; "
             "use activation='sigmoid', or give the input a channel for the background"
         )
-    for name, tensor in (("target", target), ("mask", mask)):
-        if tensor is not None and tensor.device != input.device:
-            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}")
-    target = _target(target, input)
-    dense = target.shape == input.shape
-    return RegionInput(
-        voxels(input, 2),
-        voxels(target, 2 if dense else 1),
-        None if mask is None else voxels(_mask(mask, input), 2),
-        activation or "none",
-        ignore_index,
-    )
+    return _laid_out(input, target, mask, activation or "none", ignore_index)
+
+
+def binary_input(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    *,
+    ignore_index: int | None = None,
+    missing: MissingPolicy | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+    pool_batch: bool = False,
+) -> RegionInput:
+    """The operands of a pass over one binary task a class: (N, C, V), or a table (N, C) as it is if pooled.
+
+    Raises:
+        TypeError: for a dtype that has no meaning here.
+        ValueError: for shapes that do not belong together, or an option out of its range.
+    """
+    target, mask = _checked(input, target, mask)
+    non_negative("gamma", gamma)
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing: got {label_smoothing!r}, allowed is 0 or more, and less than 1")
+    uncertain = None
+    if missing is not None:
+        if target.shape != input.shape:
+            raise ValueError(
+                f"missing: got {missing!r} with a label map of shape {tuple(target.shape)}; "
+                f"allowed is a target with a channel for each class, {tuple(input.shape)}"
+            )
+        policy = missing if isinstance(missing, str | Smooth) else tuple(missing)
+        values = _uncertain if torch.compiler.is_compiling() else _cached_uncertain
+        uncertain = values(policy, input.shape[1], input.device)
+    if pool_batch and input.ndim == 2:
+        operands = RegionInput(input, target, mask, "sigmoid", ignore_index)
+    else:
+        operands = _laid_out(input, target, mask, "sigmoid", ignore_index)
+    return operands._replace(uncertain=uncertain, label_smoothing=label_smoothing, gamma=gamma)
+
+
+def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tensor:
+    return uncertain_values(policy, tasks).to(device)
+
+
+# One copy to a GPU for all calls of a training run, which do not wait for it.
+_cached_uncertain = functools.lru_cache(maxsize=64)(_uncertain)

@@ -61,7 +61,7 @@ def test_nll_by_hand() -> None:
     # A mean over the 3 elements of each class, then over the 2 classes.
     task = only_nll._replace(nll_mean="task")
     assert formulas.ratio_linear(sums, task, weights).item() == pytest.approx((0.5 / 3 + 2.25 / 3) / 2)
-    assert formulas.mean_nll(sums, task, weights).tolist() == pytest.approx([0.5 / 6, 2.25 / 6])
+    assert formulas.nll_per_class(sums, task, weights).tolist() == pytest.approx([0.5 / 6, 2.25 / 6])
 
 
 def test_balanced_nll_by_hand() -> None:

@@ -333,7 +333,7 @@ def test_two_launches_forward_and_one_backward(activation: str, classes: int, mo
     operands.input.requires_grad_()
     with counted_launches(monkeypatch) as names:
         value, _ = torch.ops.fastmed.region_loss(
-            *operands, None, None, None, *RatioLinear(lambda_nll=1.0), False, "triton"
+            *operands, None, None, None, RatioLinear(lambda_nll=1.0).numbers(), False, "triton"
         )
         forward = list(names)
         value.backward()

@@ -17,7 +17,7 @@ import torch
 
 pytest.importorskip("numba")
 
-from fastmed.backends.cpu_numba import memory, pointwise, softmax, threads
+from fastmed.backends.cpu_numba import channels_last, memory, pointwise, softmax, threads
 from fastmed.backends.cpu_numba.vector_math import elementwise, exp_non_positive, log1p_unit, log_positive
 from fastmed.functional import region_sums
 
@@ -60,7 +60,7 @@ def test_elementary_functions_at_their_ends() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_formats_convert_as_torch_does(dtype: torch.dtype) -> None:
     every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
-    source, kind = memory.flat(every)
+    source, kind = every.view(torch.uint16).numpy(), memory.kind(dtype)
     tile = np.empty(1 << 16, np.float32)
     memory.load(tile, source, kind, 0, 1)
     assert np.array_equal(tile, every.float().numpy(), equal_nan=True)
@@ -68,18 +68,26 @@ def test_half_formats_convert_as_torch_does(dtype: torch.dtype) -> None:
     edges = [torch.inf, -torch.inf, torch.nan, 65519.0, 65520.0, 2.0**-25, 2.0**-24, 0.0, -0.0]
     values = torch.cat([values, torch.tensor(edges)])
     rounded = torch.empty(values.numel(), dtype=dtype)
-    destination, kind = memory.flat(rounded)
-    memory.store(values.numpy(), destination, kind, 0, 1)
+    memory.store(values.numpy(), rounded.view(torch.uint16).numpy(), kind, 0, 1)
     torch.testing.assert_close(rounded, values.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def test_inner_loops_use_wide_registers() -> None:
     """Compiled anew, since assembly is not kept with cached code: no loop may have fallen back to scalars."""
-    tile, by = np.ones(64, np.float32), np.ones(8, np.float32)
+    tile, by, one = np.ones(64, np.float32), np.ones(8, np.float32), np.float32(1.0)
     sums = np.zeros(8)
     calls = {
-        pointwise._add_sigmoid: (tile, tile, tile, True, sums),
-        pointwise._sigmoid_gradient: (tile, tile, tile, by, tile.copy()),
+        pointwise._add_sigmoid: (tile, tile, tile, sums),
+        pointwise._add_sigmoid_and_nll: (tile, tile, tile, one, sums),
+        pointwise._add_focal_nll: (tile, tile, tile, one, one, sums),
+        pointwise._sigmoid_gradient: (tile, tile, tile, one, by, tile.copy()),
+        pointwise._focal_gradient: (tile, tile, tile, one, one, by, tile.copy()),
+        channels_last._nll: (tile, tile, tile, one, tile.copy(), tile.copy()),
+        channels_last._focal_nll: (tile, tile, tile, one, one, tile.copy(), tile.copy()),
+        channels_last._probabilities: (tile, tile, tile.copy(), tile.copy()),
+        channels_last._nll_gradient: (tile, tile, tile, one, tile, tile, tile.copy()),
+        channels_last._focal_gradient: (tile, tile, tile, one, one, tile, tile, tile.copy()),
+        channels_last._add_overlap_gradient: (tile, tile, tile, tile, tile, tile, tile.copy()),
         softmax._exponentials: (tile, tile.copy(), tile.copy(), tile.copy()),
         softmax._add: (tile, tile, tile, tile, tile, True, sums),
         softmax._products: (tile, tile, tile, by, tile.copy(), tile.copy()),

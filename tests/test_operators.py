@@ -26,7 +26,7 @@ def test_opcheck(activation: str, backend: str) -> None:
     ops = torch.ops.fastmed
     operands = RegionInput(input, target, mask, activation)
     torch.library.opcheck(ops.region_sums, (*operands, True, None, backend))
-    torch.library.opcheck(ops.region_loss, (*operands, None, None, None, *loss, None, backend))
+    torch.library.opcheck(ops.region_loss, (*operands, None, None, None, loss.numbers(), None, backend))
     gradient = torch.randn(8, n, c)
     detached = (input.detach(), *operands[1:])
     torch.library.opcheck(ops.region_sums_backward, (*detached, gradient, torch.rand(()), backend))

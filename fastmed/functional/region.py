@@ -80,7 +80,7 @@ def region_loss(
 ) -> Tensor:
     """A known loss: scalar and local ones in one fused operator, the others as a formula on the sums."""
     if process_group is None and reduction != "none":
-        value, _ = torch.ops.fastmed.region_loss(*operands, *weights, *loss, validate, backend)
+        value, _ = torch.ops.fastmed.region_loss(*operands, *weights, loss.numbers(), validate, backend)
         return value  # type: ignore[no-any-return]
     nll = loss.lambda_nll != 0
     sums = ops.unstack(torch.ops.fastmed.region_sums(*operands, nll, validate, backend), operands.activation, nll)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from .. import validation
 from ..contract import LossWeights, RatioLinear
+from ..labels import MissingPolicy
+from ..validation import BinaryWeight, ClassWeight
 from .region import region_loss
-
-ClassWeight = Tensor | Sequence[float] | float | None
 
 
 def _dice(
@@ -125,8 +123,10 @@ def dice_bce_loss(
     pool: str = "sample",
     smooth: float = 1e-5,
     class_weight: ClassWeight = None,
-    pos_weight: ClassWeight = None,
-    neg_weight: ClassWeight = None,
+    pos_weight: BinaryWeight = None,
+    neg_weight: BinaryWeight = None,
+    task_weight: ClassWeight = None,
+    missing: MissingPolicy | None = None,
     lambda_dice: float = 1.0,
     lambda_bce: float = 1.0,
     reduction: str = "mean",
@@ -141,17 +141,23 @@ def dice_bce_loss(
     torch's `binary_cross_entropy_with_logits` with its `pos_weight`, over all classes, and the Dice of
     `soft_dice_loss`. Exactly 0 where every voxel is removed.
 
+    Partial labels, of patients annotated for some classes only, are a mask (N, C), or labels of -1 or NaN in the
+    channels without annotation and `missing="ignore"`: they leave both terms, and take no gradient.
+
     Args:
         input: logits (N, C, *spatial), a sigmoid each.
         target: dense target (N, C, *spatial); integer labels (N, *spatial), one-hot for C > 1.
-        mask: voxel weights of both terms, see `soft_dice_loss`.
+        mask: voxel weights of both terms, see `soft_dice_loss`; or one for each sample and class, (N, C).
         squared: see `soft_dice_loss`.
         include_background: whether class 0 enters the Dice; the cross entropy always has all classes.
         pool: see `soft_dice_loss`.
         smooth: see `soft_dice_loss`.
         class_weight: weight of each class in the Dice, (C,) or one number.
-        pos_weight: weight of positives in the cross entropy, (C,) or one number.
-        neg_weight: weight of negatives in the cross entropy, (C,) or one number.
+        pos_weight: weight of positives in the cross entropy, (C,) or one number, or "balanced": the share of
+            negatives in the batch, in the same pass.
+        neg_weight: weight of negatives, likewise; "balanced" is the share of positives.
+        task_weight: weight of each class in the cross entropy, (C,) or one number.
+        missing: what -1 in a dense target stands for, see `multitask_bce_loss`; NaN is then ignored as well.
         lambda_dice: factor of the Dice, at least 0.
         lambda_bce: factor of the cross entropy, at least 0.
         reduction: "mean", "sum" over regions and voxels, or "none" for one loss a sample, (N,).
@@ -174,19 +180,21 @@ def dice_bce_loss(
         >>> round(dice_bce_loss(logits, lesion).item(), 4)  # Dice 1 - 1 / 1.25, cross entropy log 2
         0.8931
     """
-    operands = validation.region_input(input, target, mask, "sigmoid", ignore_index)
+    operands = validation.binary_input(input, target, mask, ignore_index=ignore_index, missing=missing)
     _check_compound(pool, reduction, {"lambda_dice": lambda_dice, "lambda_bce": lambda_bce})
+    balance_pos, balance_neg, pos, neg = validation.binary_weights(pos_weight, neg_weight, task_weight, input)
     dice = _dice(squared, include_background, pool, smooth, reduction, process_group, input.shape[1])
-    loss = dice._replace(lambda_ratio=lambda_dice, lambda_nll=lambda_bce, nll_mean="elements")
-    weights = LossWeights(
-        validation.class_weights("class_weight", class_weight, input),
-        validation.class_weights("pos_weight", pos_weight, input),
-        validation.class_weights("neg_weight", neg_weight, input),
+    loss = dice._replace(
+        lambda_ratio=lambda_dice,
+        lambda_nll=lambda_bce,
+        nll_mean="elements",
+        balance_pos=balance_pos,
+        balance_neg=balance_neg,
     )
     return region_loss(
         operands,
         loss,
-        weights,
+        LossWeights(validation.class_weights("class_weight", class_weight, input), pos, neg),
         reduction=reduction,
         process_group=process_group,
         validate=validate,

@@ -13,7 +13,7 @@ from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Reque
 from . import channels_last, finalise, pointwise, softmax, threads
 from .confusion import confusion_counts
 from .memory import empty_like
-from .tiles import CHUNKS, NO_GRADIENT, TILE, TILES_PER_CHUNK, combine, pack, view
+from .tiles import TILE, TILES_PER_CHUNK, combine, pack
 
 __all__ = [
     "confusion_counts",
@@ -59,14 +59,14 @@ def _kernels(operands: RegionInput) -> tuple[Any, int]:
 
 def _sums(operands: RegionInput, *, nll: bool, region: bool) -> tuple[Any, Tensor]:
     n, c, voxels = operands.input.shape
-    stacked, invalid = np.zeros((STATISTICS, n, c)), torch.zeros(n, dtype=torch.int64)
+    stacked, invalid = np.zeros((STATISTICS, n, c)), np.zeros(n, dtype=np.int64)
     if n * c * voxels:
         kernels, per_chunk = _kernels(operands)
-        memory = pack(operands, per_chunk, NO_GRADIENT, nll=nll, region=region)
-        partials = np.empty((n, c, memory[3][CHUNKS], STATISTICS + 1))
-        _run(kernels.sums_serial, kernels.sums_parallel, n * c * voxels, (*memory, partials))
-        combine(partials, stacked, invalid.numpy())
-    return stacked, invalid
+        arguments = pack(operands, per_chunk, nll=nll, region=region)
+        partials = np.empty((n, c, -(-voxels // per_chunk), STATISTICS + 1))
+        _run(kernels.sums_serial, kernels.sums_parallel, n * c * voxels, (*arguments, partials))
+        combine(partials, stacked, invalid)
+    return stacked, torch.from_numpy(invalid)
 
 
 def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
@@ -78,21 +78,22 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
 def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """See `FusedBackend.region_loss`."""
     stacked, invalid = _sums(operands, nll=loss.lambda_nll != 0, region=loss.lambda_ratio != 0)
-    value, gradient = torch.empty(()), torch.empty(stacked.shape)
+    value, gradient = np.empty((), np.float32), np.empty(stacked.shape, np.float32)
     arrays = finalise.arrays(weights, operands.activation, stacked.shape[2])
-    finalise.ratio_linear(stacked, finalise.numbers(loss), *arrays, value.numpy(), gradient.numpy())
-    return value, gradient, invalid
+    finalise.ratio_linear(stacked, finalise.numbers(loss), *arrays, value, gradient)
+    return torch.from_numpy(value), torch.from_numpy(gradient), invalid
 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
     """See `Backend.region_sums_backward`."""
-    grad_input = empty_like(operands.input)
-    if not operands.input.numel():
-        return grad_input
-    scaled = gradient if scale is None else gradient * scale
-    by = scaled.to(torch.float32).permute(1, 2, 0).contiguous().numpy()
-    destination = view(grad_input)
-    kernels, per_chunk = _kernels(operands)
-    arguments = (*pack(operands, per_chunk, destination), by, destination.memory)
-    _run(kernels.gradient_serial, kernels.gradient_parallel, operands.input.numel(), arguments)
+    input = operands.input
+    grad_input = empty_like(input)
+    elements = input.numel()
+    if elements:
+        by = gradient.detach().to(torch.float32).contiguous().numpy()
+        if scale is not None:
+            by = by * np.float32(scale.item())
+        kernels, per_chunk = _kernels(operands)
+        arguments = pack(operands, per_chunk, grad_input)
+        _run(kernels.gradient_serial, kernels.gradient_parallel, elements, (*arguments, by))
     return grad_input

@@ -191,15 +191,16 @@ def _fold(periods: Any, sums: Any) -> None:
 
 @compiled
 def _chunk_sums(
-    input_memory: Any,
-    target_memory: Any,
-    mask_memory: Any,
+    input_type: Any,
+    target_type: Any,
+    mask_type: Any,
+    gradient_type: Any,
     layout: Any,
     numbers: Any,
     item: int,
     partials: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
+    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
     voxels, nll, region = layout[VOXELS], layout[NLL] != 0, layout[REGION] != 0
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     _, classes, chunks, statistics = partials.shape
@@ -284,20 +285,20 @@ def _add_overlap_gradient(
 
 @compiled
 def _chunk_gradient(
-    input_memory: Any,
-    target_memory: Any,
-    mask_memory: Any,
+    input_type: Any,
+    target_type: Any,
+    mask_type: Any,
+    gradient_type: Any,
     layout: Any,
     numbers: Any,
     item: int,
     by: Any,
-    gradient_memory: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
-    gradient = unpack_gradient(gradient_memory, layout)
+    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
+    gradient = unpack_gradient(gradient_type, layout)
     voxels, chunks = layout[VOXELS], layout[CHUNKS]
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
-    _, classes, statistics = by.shape
+    statistics, _, classes = by.shape
     n, chunk = item // chunks, item % chunks
     step = _voxels_per_tile(classes)
     tiles = np.empty((4, step * classes), np.float32)
@@ -305,10 +306,10 @@ def _chunk_gradient(
     by_period, uncertain = np.empty((statistics, period), np.float32), np.empty(period, np.float32)
     overlaps = False
     for s in range(statistics):
-        _repeat(by[n, :, s], by_period[s])
+        _repeat(by[s, n], by_period[s])
     for s in (TP, PRED, PRED_SQ):
         for c in range(classes):
-            overlaps = overlaps or by[n, c, s] != _F(0.0)
+            overlaps = overlaps or by[s, n, c] != _F(0.0)
     if target.has_uncertain:
         _repeat(target.uncertain, uncertain)
     per_chunk = -(-voxels // (chunks * step)) * step
@@ -328,28 +329,28 @@ def _chunk_gradient(
 
 
 @compiled
-def sums_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
+def sums_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on the calling thread."""
     for item in range(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, numbers, item, partials)
+        _chunk_sums(input, target, mask, gradient, layout, numbers, item, partials)
 
 
 @parallel
-def sums_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
+def sums_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on Numba's threads."""
     for item in prange(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, numbers, np.int64(item), partials)
+        _chunk_sums(input, target, mask, gradient, layout, numbers, np.int64(item), partials)
 
 
 @compiled
-def gradient_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
+def gradient_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
     """The gradient of every chunk, on the calling thread."""
-    for item in range(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, numbers, item, by, gradient)
+    for item in range(by.shape[1] * layout[CHUNKS]):
+        _chunk_gradient(input, target, mask, gradient, layout, numbers, item, by)
 
 
 @parallel
-def gradient_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
+def gradient_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
     """The gradient of every chunk, on Numba's threads."""
-    for item in prange(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, numbers, np.int64(item), by, gradient)
+    for item in prange(by.shape[1] * layout[CHUNKS]):
+        _chunk_gradient(input, target, mask, gradient, layout, numbers, np.int64(item), by)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...contract import (
+    NLL_MEANS,
     NLL_NEG,
     NLL_POS,
     PRED,
@@ -26,9 +27,7 @@ from ...contract import (
 )
 from .tiles import compiled
 
-# How the nll is normalised, as the compiled code takes it.
-_NLL_MEANS = ("elements", "voxels", "target", "task")
-_ELEMENTS, _VOXELS, _TARGET, _TASK = range(len(_NLL_MEANS))
+_ELEMENTS, _VOXELS, _TARGET, _TASK = range(len(NLL_MEANS))
 
 # Where the compiled code finds the fields of `RatioLinear`, all of them numbers.
 (
@@ -55,12 +54,15 @@ _NO_WEIGHTS = np.empty(0, dtype=np.float32)
 @functools.lru_cache(maxsize=256)
 def numbers(loss: RatioLinear) -> Any:
     """The loss as the compiled code takes it."""
-    return np.array(loss._replace(nll_mean=_NLL_MEANS.index(loss.nll_mean)), dtype=np.float64)  # type: ignore[arg-type]
+    return np.array(loss.numbers())
 
 
 def arrays(weights: LossWeights, activation: str, classes: int) -> tuple[Any, ...]:
     """The weights as arrays of one number a class, empty for ones; a softmax has no nll of negatives."""
-    region, pos, neg = (_NO_WEIGHTS if weight is None else weight.detach().float().numpy() for weight in weights)
+    region, pos, neg = (
+        _NO_WEIGHTS if weight is None else np.ascontiguousarray(weight.detach().numpy(), dtype=np.float32)
+        for weight in weights
+    )
     return region, pos, neg if activation == "sigmoid" else np.zeros(classes, dtype=np.float32)
 
 

@@ -187,15 +187,16 @@ def _load(
 
 @compiled
 def _chunk_sums(
-    input_memory: Any,
-    target_memory: Any,
-    mask_memory: Any,
+    input_type: Any,
+    target_type: Any,
+    mask_type: Any,
+    gradient_type: Any,
     layout: Any,
     numbers: Any,
     item: int,
     partials: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
+    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
     voxels, is_sigmoid, nll = layout[VOXELS], layout[SIGMOID] != 0, layout[NLL] != 0
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     classes, chunks = partials.shape[1], partials.shape[2]
@@ -224,20 +225,20 @@ def _chunk_sums(
 
 @compiled
 def _chunk_gradient(
-    input_memory: Any,
-    target_memory: Any,
-    mask_memory: Any,
+    input_type: Any,
+    target_type: Any,
+    mask_type: Any,
+    gradient_type: Any,
     layout: Any,
     numbers: Any,
     item: int,
     by: Any,
-    gradient_memory: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
-    gradient = unpack_gradient(gradient_memory, layout)
+    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
+    gradient = unpack_gradient(gradient_type, layout)
     voxels, chunks, is_sigmoid = layout[VOXELS], layout[CHUNKS], layout[SIGMOID] != 0
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
-    classes = by.shape[1]
+    classes = by.shape[2]
     row, chunk = item // chunks, item % chunks
     n, c = row // classes, row % classes
     x, g, w = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty(TILE, np.float32)
@@ -248,11 +249,11 @@ def _chunk_gradient(
         size = min(TILE, voxels - v)
         _load(x[:size], g[:size], w[:size], labels[:size], input, target, mask, classes, n, c, v)
         if not is_sigmoid:
-            _identity_gradient(x[:size], g[:size], w[:size], by[n, c], dx[:size])
+            _identity_gradient(x[:size], g[:size], w[:size], by[:, n, c], dx[:size])
         elif gamma == _F(0.0):
-            _sigmoid_gradient(x[:size], g[:size], w[:size], smoothing, by[n, c], dx[:size])
+            _sigmoid_gradient(x[:size], g[:size], w[:size], smoothing, by[:, n, c], dx[:size])
         else:
-            _focal_gradient(x[:size], g[:size], w[:size], smoothing, gamma, by[n, c], dx[:size])
+            _focal_gradient(x[:size], g[:size], w[:size], smoothing, gamma, by[:, n, c], dx[:size])
         if removes(target, mask):
             remove(dx[:size], w[:size])
         start = n * gradient.sample + c * gradient.channel + v * gradient.voxel
@@ -260,28 +261,28 @@ def _chunk_gradient(
 
 
 @compiled
-def sums_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
+def sums_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on the calling thread."""
     for item in range(partials.shape[0] * partials.shape[1] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, numbers, item, partials)
+        _chunk_sums(input, target, mask, gradient, layout, numbers, item, partials)
 
 
 @parallel
-def sums_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
+def sums_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on Numba's threads."""
     for item in prange(partials.shape[0] * partials.shape[1] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, numbers, np.int64(item), partials)
+        _chunk_sums(input, target, mask, gradient, layout, numbers, np.int64(item), partials)
 
 
 @compiled
-def gradient_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
+def gradient_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
     """The gradient of every chunk, on the calling thread."""
-    for item in range(by.shape[0] * by.shape[1] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, numbers, item, by, gradient)
+    for item in range(by.shape[1] * by.shape[2] * layout[CHUNKS]):
+        _chunk_gradient(input, target, mask, gradient, layout, numbers, item, by)
 
 
 @parallel
-def gradient_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
+def gradient_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
     """The gradient of every chunk, on Numba's threads."""
-    for item in prange(by.shape[0] * by.shape[1] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, numbers, np.int64(item), by, gradient)
+    for item in prange(by.shape[1] * by.shape[2] * layout[CHUNKS]):
+        _chunk_gradient(input, target, mask, gradient, layout, numbers, np.int64(item), by)

@@ -185,15 +185,16 @@ def _softmax(
 
 @compiled
 def _chunk_sums(
-    input_memory: Any,
-    target_memory: Any,
-    mask_memory: Any,
+    input_type: Any,
+    target_type: Any,
+    mask_type: Any,
+    gradient_type: Any,
     layout: Any,
     numbers: Any,
     item: int,
     partials: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
+    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
     voxels, nll = layout[VOXELS], layout[NLL] != 0
     classes, chunks = partials.shape[1], partials.shape[2]
     n, chunk = item // chunks, item % chunks
@@ -240,19 +241,19 @@ def _chunk_sums(
 
 @compiled
 def _chunk_gradient(
-    input_memory: Any,
-    target_memory: Any,
-    mask_memory: Any,
+    input_type: Any,
+    target_type: Any,
+    mask_type: Any,
+    gradient_type: Any,
     layout: Any,
     numbers: Any,
     item: int,
     by: Any,
-    gradient_memory: Any,
 ) -> None:
-    input, target, mask = unpack(input_memory, target_memory, mask_memory, layout, numbers)
-    gradient = unpack_gradient(gradient_memory, layout)
+    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
+    gradient = unpack_gradient(gradient_type, layout)
     voxels, chunks = layout[VOXELS], layout[CHUNKS]
-    classes = by.shape[1]
+    classes = by.shape[2]
     n, chunk = item // chunks, item % chunks
     tile = _tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
@@ -288,7 +289,7 @@ def _chunk_gradient(
         for c in range(classes):
             _normalise(p[c], total[:size])
             _load_class(g[:size], w[:size], labels[:size], removed[:size], target, mask, n, c, v)
-            _products(p[c], g[:size], w[:size], by[n, c], x[c], product_total[:size])
+            _products(p[c], g[:size], w[:size], by[:, n, c], x[c], product_total[:size])
         for c in range(classes):
             _project(x[c], p[c], product_total[:size])
             if removes(target, mask):
@@ -298,28 +299,28 @@ def _chunk_gradient(
 
 
 @compiled
-def sums_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
+def sums_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on the calling thread."""
     for item in range(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, numbers, item, partials)
+        _chunk_sums(input, target, mask, gradient, layout, numbers, item, partials)
 
 
 @parallel
-def sums_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, partials: Any) -> None:
+def sums_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
     """Partial sums of every chunk, on Numba's threads."""
     for item in prange(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, layout, numbers, np.int64(item), partials)
+        _chunk_sums(input, target, mask, gradient, layout, numbers, np.int64(item), partials)
 
 
 @compiled
-def gradient_serial(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
+def gradient_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
     """The gradient of every chunk, on the calling thread."""
-    for item in range(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, numbers, item, by, gradient)
+    for item in range(by.shape[1] * layout[CHUNKS]):
+        _chunk_gradient(input, target, mask, gradient, layout, numbers, item, by)
 
 
 @parallel
-def gradient_parallel(input: Any, target: Any, mask: Any, layout: Any, numbers: Any, by: Any, gradient: Any) -> None:
+def gradient_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
     """The gradient of every chunk, on Numba's threads."""
-    for item in prange(by.shape[0] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, layout, numbers, np.int64(item), by, gradient)
+    for item in prange(by.shape[1] * layout[CHUNKS]):
+        _chunk_gradient(input, target, mask, gradient, layout, numbers, np.int64(item), by)

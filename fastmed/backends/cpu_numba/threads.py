@@ -43,10 +43,10 @@ def _use_openmp() -> bool:
 
 def count(elements: int) -> int:
     """Threads to use for an input of this many elements: 1 stands for the serial kernel."""
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if threads == 1 or elements < SERIAL_BELOW or _state["forked"] or not _use_openmp():
+    if elements < SERIAL_BELOW:
         return 1
-    return int(threads)
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    return 1 if threads == 1 or _state["forked"] or not _use_openmp() else int(threads)
 
 
 @contextmanager

@@ -6,14 +6,16 @@ lives in the first-level cache, so the detour costs two instructions per eight e
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numba import njit
 from torch import Tensor
 
 from ...contract import STATISTICS, RegionInput
-from .memory import flat, load
+from .memory import ELEMENTS, flat, kind, load, span
 from .vector_math import elementwise
 
 # Each tile is summed in float32, tiles in float64: 1024 terms keep the error of the sums near 1e-7.
@@ -59,49 +61,83 @@ class Mask(NamedTuple):
     present: bool
 
 
-def view(tensor: Tensor, *, channels: bool = True) -> View:
-    """The operand (N, C, V), or (N, V) without channels."""
-    memory, kind = flat(tensor)
-    if not channels:
-        return View(memory, kind, tensor.stride(0), 0, tensor.stride(1))
-    channel = 0 if tensor.shape[1] == 1 else tensor.stride(1)
-    return View(memory, kind, tensor.stride(0), channel, tensor.stride(2))
-
-
-NO_GRADIENT = _NO_MASK = View(np.ones(1, dtype=np.uint8), 0, 0, 0, 0)
-
-# Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets the memory of its operands and two
-# vectors, from which it builds the tuples again. In int64: voxels, chunks, sigmoid, which statistics, then kind and
-# strides of each operand, then the flags. In float32: smoothing, gamma, and what -1 stands for in each class.
-VOXELS, CHUNKS, SIGMOID, NLL, REGION, _INPUT, _TARGET, _MASK, _GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 9, 13, 17, 21
+# Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets an empty array of the type of each
+# operand, and two vectors from which it builds the tuples. In int64: voxels, chunks, sigmoid, which statistics, then
+# address, span, kind and strides of each operand, then the flags. In float32: smoothing, gamma, and what -1 stands
+# for in each class.
+VOXELS, CHUNKS, SIGMOID, NLL, REGION, _INPUT, _TARGET, _MASK, _GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 11, 17, 23, 29
 SMOOTHING, GAMMA, _UNCERTAIN = 0, 1, 2
+
+_Operand = tuple[torch.Size, tuple[int, ...], torch.dtype] | None
+
+
+def _operand(tensor: Tensor | None) -> _Operand:
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _describe(operand: _Operand) -> tuple[int, ...]:
+    """Room for the address, then span, kind and strides of an operand (N, C, V), or (N, V) without channels."""
+    if operand is None:
+        return (0,) * 6
+    shape, strides, dtype = operand
+    sample, *channel, voxel = strides
+    by_channel = channel[0] if channel and shape[1] > 1 else 0
+    return 0, span(shape, strides), kind(dtype), sample, by_channel, voxel
+
+
+@functools.lru_cache(maxsize=4096)
+def _layout(
+    operands: tuple[_Operand, ...], voxels_per_chunk: int, sigmoid: bool, ignore: int | None, *flags: bool
+) -> Any:
+    """The vector without addresses: the same for every batch of a training run."""
+    input, target, mask, gradient = operands
+    nll, region, has_uncertain = flags
+    assert input is not None and target is not None
+    voxels = input[0][2]
+    return np.array(
+        (
+            *(voxels, -(-voxels // voxels_per_chunk), sigmoid, nll, region),
+            *(number for operand in (input, target, mask, gradient) for number in _describe(operand)),
+            *(len(target[0]) == 3, ignore is not None, ignore or 0, mask is not None, has_uncertain),
+        ),
+        dtype=np.int64,
+    )
 
 
 def pack(
-    operands: RegionInput, voxels_per_chunk: int, gradient: View, *, nll: bool = False, region: bool = True
-) -> tuple[Any, Any, Any, Any, Any]:
-    """Memory of input, target and mask, and the two vectors that describe them."""
-    input = view(operands.input)
-    target = view(operands.target, channels=operands.is_dense)
-    mask = _NO_MASK if operands.mask is None else view(operands.mask)
-    voxels, ignore, uncertain = operands.input.shape[2], operands.ignore_index, operands.uncertain
-    layout = np.array(
-        [
-            *(voxels, -(-voxels // voxels_per_chunk), operands.activation == "sigmoid", nll, region),
-            *(*input[1:], *target[1:], *mask[1:], *gradient[1:]),
-            *(operands.is_dense, ignore is not None, ignore or 0, operands.mask is not None, uncertain is not None),
-        ],
-        dtype=np.int64,
-    )
-    numbers = np.array([operands.label_smoothing, operands.gamma], dtype=np.float32)
+    operands: RegionInput,
+    voxels_per_chunk: int,
+    gradient: Tensor | None = None,
+    *,
+    nll: bool = False,
+    region: bool = True,
+) -> tuple[Any, ...]:
+    """What a kernel takes: types of input, target, mask and gradient, and the two vectors."""
+    input, target, mask, activation, ignore, uncertain, smoothing, gamma = operands
+    tensors = (input, target, mask, gradient)
+    described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
+    flags = (nll, region, uncertain is not None)
+    layout = _layout(described, voxels_per_chunk, activation == "sigmoid", ignore, *flags).copy()
+    for at, tensor in zip((_INPUT, _TARGET, _MASK, _GRADIENT), tensors, strict=True):
+        if tensor is not None:
+            layout[at] = tensor.data_ptr()
+    numbers = np.array((smoothing, gamma), dtype=np.float32)
     if uncertain is not None:
         numbers = np.concatenate((numbers, uncertain.numpy()))
-    return input.memory, target.memory, mask.memory, layout, numbers
+    return (
+        ELEMENTS[input.dtype],
+        ELEMENTS[target.dtype],
+        ELEMENTS[torch.uint8 if mask is None else mask.dtype],
+        ELEMENTS[input.dtype],
+        layout,
+        numbers,
+    )
 
 
 @compiled
-def _unpack_view(memory: Any, layout: Any, at: int) -> Any:
-    return View(memory, layout[at], layout[at + 1], layout[at + 2], layout[at + 3])
+def _unpack_view(like: Any, layout: Any, at: int) -> Any:
+    memory = flat(layout[at], like, layout[at + 1])
+    return View(memory, layout[at + 2], layout[at + 3], layout[at + 4], layout[at + 5])
 
 
 @compiled
@@ -117,9 +153,9 @@ def unpack(input: Any, target: Any, mask: Any, layout: Any, numbers: Any) -> Any
 
 
 @compiled
-def unpack_gradient(gradient: Any, layout: Any) -> Any:
+def unpack_gradient(like: Any, layout: Any) -> Any:
     """The gradient as a tuple."""
-    return _unpack_view(gradient, layout, _GRADIENT)
+    return _unpack_view(like, layout, _GRADIENT)
 
 
 @compiled
