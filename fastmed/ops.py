@@ -72,7 +72,11 @@ def _raise_out_of_range(count: int, num_classes: int, ignore_index: int | None) 
 def _raise_unknown(operands: RegionInput, count: int) -> NoReturn:
     """Names task and value of the first label that is neither in [0, 1] nor missing nor uncertain."""
     target = operands.target.to(torch.float64)
-    known = ((target >= 0) & (target <= 1)) | target.isnan() | (target == -1) | (target == operands.ignore_index)
+    known = ((target >= 0) & (target <= 1)) | target.isnan() | (target == -1)
+    if operands.ignore_index is not None:
+        known |= target == operands.ignore_index
+    if operands.mask is not None:
+        known |= operands.mask == 0
     sample, task, voxel = (~known).nonzero()[0].tolist()
     raise ValueError(
         f"target: got {target[sample, task, voxel].item():g} for task {task} ({count} such values in all), "

@@ -267,6 +267,10 @@ def test_an_unknown_label_is_named(region_backend: str, value: float, layout: st
     sums = torch.ops.fastmed.region_sums(*operands, True, False, region_backend)
     assert sums[:, -1].isnan().all()
     assert layout == "table" or sums[:, 0].isfinite().all()
+    unseen = (target >= 0) & (target <= 1) | target.isnan() | (target == -1)
+    hidden = operands._replace(mask=unseen[1].t() if layout == "table" else unseen)
+    sums = torch.ops.fastmed.region_sums(*hidden, True, True, region_backend)
+    assert sums.isfinite().all()
     with pytest.raises(ValueError, match=rf"target: got {value:g} for task 1 \(2 such values in all\), allowed are"):
         torch.ops.fastmed.region_sums(*operands, True, True, region_backend)
 

@@ -69,7 +69,7 @@ def _expand(operands: RegionInput) -> _Expanded:
         kept = torch.ones_like(dense, dtype=torch.bool) if ignore_index is None else target != ignore_index
         if uncertain is not None:
             dense = torch.where(dense == -1, uncertain.to(dtype).view(1, -1, 1), dense)
-            invalid = (kept & ((dense < 0) | (dense > 1))).sum((1, 2))
+            invalid = (kept & (weight != 0) & ((dense < 0) | (dense > 1))).sum((1, 2))
             kept = kept & ~dense.isnan()
         weight = weight * kept
     else:

@@ -104,7 +104,8 @@ def _replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
             value = uncertain[i] if values[i] == _F(-1.0) else values[i]
             values[i] = value
             weights[i] *= _F(1.0) if value == value else _F(0.0)
-            invalid += np.int32(1) if value < _F(0.0) or value > _F(1.0) else np.int32(0)
+            unknown = (value < _F(0.0)) | (value > _F(1.0))
+            invalid += np.int32(unknown & (weights[i] != _F(0.0)))
     return invalid
 
 

@@ -210,7 +210,8 @@ def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
         value = uncertain if tile[i] == _F(-1.0) else tile[i]
         tile[i] = value
         weight[i] *= _F(1.0) if value == value else _F(0.0)
-        invalid += np.int32(1) if value < _F(0.0) or value > _F(1.0) else np.int32(0)
+        unknown = (value < _F(0.0)) | (value > _F(1.0))
+        invalid += np.int32(unknown & (weight[i] != _F(0.0)))
     return invalid
 
 

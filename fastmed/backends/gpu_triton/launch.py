@@ -86,7 +86,7 @@ def _readable(tensor: Tensor | None) -> Tensor | None:
 
 
 def _is_weighted(operands: RegionInput) -> bool:
-    return operands.mask is not None or operands.ignore_index is not None
+    return any(option is not None for option in (operands.mask, operands.ignore_index, operands.uncertain))
 
 
 def _is_per_class(operands: RegionInput) -> bool:
@@ -113,6 +113,8 @@ def statistics_of_loss(operands: RegionInput, loss: RatioLinear) -> frozenset[in
         wanted.add(NLL_POS)
         if loss.mean:
             wanted.add(TARGET if loss.nll_mean == "target" else WEIGHT)
+        if loss.balance_pos or loss.balance_neg:
+            wanted |= {TARGET, WEIGHT}
     return _complete(operands, wanted)
 
 
@@ -120,11 +122,13 @@ def _complete(operands: RegionInput, wanted: set[int]) -> frozenset[int]:
     """Adds what belongs together, and leaves out what the second stage knows by itself."""
     if NLL_POS in wanted and operands.activation == "sigmoid":
         wanted = wanted | {NLL_NEG}
-    if TARGET_SQ in wanted and not (operands.is_dense and operands.target.dtype.is_floating_point):
+    soft = operands.is_dense and operands.target.dtype.is_floating_point
+    if TARGET_SQ in wanted and not soft and operands.uncertain is None:
         wanted = wanted - {TARGET_SQ} | {TARGET}
     if not _is_weighted(operands):
         wanted = wanted - {WEIGHT}
-    return frozenset(wanted if operands.is_dense else wanted | {INVALID})
+    has_invalid = not operands.is_dense or operands.uncertain is not None
+    return frozenset(wanted | {INVALID} if has_invalid else wanted)
 
 
 def _bits(statistics: frozenset[int]) -> int:
@@ -148,7 +152,8 @@ def _scheme(operands: RegionInput) -> Scheme:
     samples, classes, _ = operands.input.shape
     dense = operands.is_dense
     if operands.activation != "softmax":
-        hard = not (dense and operands.target.dtype.is_floating_point)
+        hard = not (dense and operands.target.dtype.is_floating_point) and operands.uncertain is None
+        hard = hard and not operands.label_smoothing and not operands.gamma
         if operands.mask is not None:
             hard = hard and operands.mask.dtype == torch.bool
         block = _block(operands, 16)
@@ -210,8 +215,8 @@ def _strides(**tensors: Tensor | None) -> dict[str, int]:
 
 
 def _operands(operands: RegionInput) -> dict[str, Any]:
-    input, target, mask, _, ignore_index = operands
-    return {
+    input, target, mask, activation, ignore_index, uncertain, label_smoothing, gamma = operands
+    arguments: dict[str, Any] = {
         "x": input,
         "target": _readable(target),
         "mask": None if mask is None else _readable(mask),
@@ -219,6 +224,9 @@ def _operands(operands: RegionInput) -> dict[str, Any]:
         "ignore_index": ignore_index,
         **_strides(x=input, target=target, mask=mask),
     }
+    if activation != "softmax":
+        arguments |= {"uncertain": uncertain, "smoothing": label_smoothing or None, "gamma": gamma or None}
+    return arguments
 
 
 def partial_sums(operands: RegionInput, statistics: frozenset[int], processors: int) -> tuple[Launch, Tensor]:
@@ -308,6 +316,8 @@ def finalisation(
         "NLL": loss.lambda_nll != 0,
         "NLL_MEAN": loss.nll_mean,
         "MEAN": loss.mean,
+        "BALANCE_POS": loss.balance_pos,
+        "BALANCE_NEG": loss.balance_neg,
         "BLOCK": FINALISE_BLOCK,
     }
     return Launch(finalise.region_fwd_kernel_finalise, (1,), arguments, WARPS_FINALISE)

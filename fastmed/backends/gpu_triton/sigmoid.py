@@ -37,10 +37,27 @@ from .primitives import (
 
 
 @triton.jit
+def read_target(labels, weight, c, classes, uncertain, DENSE: tl.constexpr):
+    """Target in [0, 1], weight without what is missing, and which labels are out of range."""
+    if DENSE:
+        target = labels.to(tl.float32)
+        wrong = (weight != 0.0) & False
+        if uncertain is not None:
+            target = tl.where(target == -1.0, tl.load(uncertain + c), target)
+            wrong = (weight != 0.0) & ((target < 0.0) | (target > 1.0))
+            weight = tl.where(target == target, weight, 0.0)
+    else:
+        target = tl.where(labels == c, 1.0, 0.0)
+        wrong = (labels < 0) | (labels >= classes)
+    return target, weight, wrong
+
+
+@triton.jit
 def _load_elements(
     x,
     target,
     mask,
+    uncertain,
     x_sv,
     target_sv,
     mask_sv,
@@ -55,20 +72,17 @@ def _load_elements(
     """Logits, target and weight of one tile, and where a label is out of range."""
     logits = load(x + start * x_sv, lane, x_sv, inside).to(tl.float32)
     if DENSE:
-        dense = load(target + start * target_sv, lane, target_sv, inside).to(tl.float32)
-        kept = inside & (dense != ignore_index) if ignore_index is not None else inside
-        wrong = kept & False
+        labels = load(target + start * target_sv, lane, target_sv, inside)
     else:
         labels = load_labels(target + start * target_sv, lane, target_sv, inside)
-        dense = tl.where(labels == c, 1.0, 0.0)
-        kept = inside & (labels != ignore_index) if ignore_index is not None else inside
-        wrong = kept & ((labels < 0) | (labels >= classes))
+    kept = inside & (labels != ignore_index) if ignore_index is not None else inside
     weight = load_weight(mask + start * mask_sv if mask is not None else None, lane, mask_sv, inside, kept)
-    return clean(weight, logits), clean(weight, dense), weight, wrong
+    dense, weight, wrong = read_target(labels, weight, c, classes, uncertain, DENSE)
+    return clean(weight, logits), clean(weight, dense), weight, kept & wrong
 
 
 @triton.jit
-def _sigmoid(logits):
+def sigmoid(logits):
     """The sigmoid, its complement, and exp(-abs(logits))."""
     decay = tl.exp2(tl.abs(logits) * -LOG2_E)
     larger = reciprocal(1.0 + decay)
@@ -77,11 +91,14 @@ def _sigmoid(logits):
 
 
 @triton.jit
-def _accumulate(sums, logits, target, weight, wrong, SIGMOID: tl.constexpr, HARD: tl.constexpr, WANTED: tl.constexpr):
+def accumulate(
+    sums, logits, target, weight, wrong, smoothing, gamma,
+    SIGMOID: tl.constexpr, HARD: tl.constexpr, WANTED: tl.constexpr,
+):  # fmt: skip
     """Adds one tile to the sums, one accumulator for each element of the tile."""
     tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid = sums
     if SIGMOID:
-        p, _, decay = _sigmoid(logits)
+        p, _, decay = sigmoid(logits)
     else:
         p = logits
     weighted_p = weight * p
@@ -99,30 +116,40 @@ def _accumulate(sums, logits, target, weight, wrong, SIGMOID: tl.constexpr, HARD
     if HAS_WEIGHT & WANTED:
         wgt += weight
     if HAS_NLL_POS & WANTED:
-        opposite = weight - weighted_target
+        positive = weighted_target
+        if smoothing is not None:
+            positive += smoothing * (0.5 * weight - weighted_target)
+        opposite = weight - positive
         falling = tl.maximum(-logits, 0.0)
         rising = tl.maximum(logits, 0.0)
         if HARD:
             # The sum of log(1 + t) is the log of the product of (1 + t), kept as the product
             # minus one so that small t do not drown. Each factor is at most 2 and a program
             # visits at most 64 tiles.
-            pos += weighted_target * falling
+            pos += positive * falling
             neg += opposite * rising
-            factor = weighted_target * decay
+            factor = positive * decay
             growth_pos = growth_pos * factor + (growth_pos + factor)
             factor = opposite * decay
             growth_neg = growth_neg * factor + (growth_neg + factor)
         else:
             softplus = log1p(decay)
-            pos += weighted_target * (falling + softplus)
-            neg += opposite * (rising + softplus)
+            falling += softplus
+            rising += softplus
+            if gamma is not None:
+                # (1 - p)^gamma and p^gamma: 1 - p = exp(-softplus(x)).
+                pos += positive * falling * tl.exp2(rising * (gamma * -LOG2_E))
+                neg += opposite * rising * tl.exp2(falling * (gamma * -LOG2_E))
+            else:
+                pos += positive * falling
+                neg += opposite * rising
     if HAS_INVALID & WANTED:
         invalid = tl.where(wrong, invalid + 1.0, invalid)
     return tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid
 
 
 @triton.jit
-def _log_growth(growth):
+def log_growth(growth):
     """log(1 + growth) for growth >= 0, exact also where growth is small."""
     return tl.where(growth > 1.0, log2(1.0 + growth) * LN_2, log1p(tl.minimum(growth, 1.0)))
 
@@ -132,6 +159,7 @@ def region_fwd_kernel_sigmoid(
     x,
     target,
     mask,
+    uncertain,
     partials,
     classes,
     voxels,
@@ -145,6 +173,8 @@ def region_fwd_kernel_sigmoid(
     mask_sc,
     mask_sv,
     ignore_index,
+    smoothing,
+    gamma,
     SIGMOID: tl.constexpr,
     DENSE: tl.constexpr,
     HARD: tl.constexpr,
@@ -167,15 +197,15 @@ def region_fwd_kernel_sigmoid(
     for tile in range(program, full_tiles, programs):
         start, lane, inside = tile_range(tile, voxels, BLOCK, False)
         logits, dense, weight, wrong = _load_elements(
-            x, target, mask, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
+            x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
         )
-        sums = _accumulate(sums, logits, dense, weight, wrong, SIGMOID, HARD, WANTED)
+        sums = accumulate(sums, logits, dense, weight, wrong, smoothing, gamma, SIGMOID, HARD, WANTED)
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         start, lane, inside = tile_range(full_tiles, voxels, BLOCK, True)
         logits, dense, weight, wrong = _load_elements(
-            x, target, mask, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
+            x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
         )
-        sums = _accumulate(sums, logits, dense, weight, wrong, SIGMOID, HARD, WANTED)
+        sums = accumulate(sums, logits, dense, weight, wrong, smoothing, gamma, SIGMOID, HARD, WANTED)
     tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid = sums
     # partials: (statistic, sample and class, program)
     rows = tl.num_programs(0).to(tl.int64) * programs
@@ -193,29 +223,50 @@ def region_fwd_kernel_sigmoid(
     if HAS_WEIGHT & WANTED:
         tl.store(partials + WEIGHT * rows, tl.sum(wgt, 0))
     if HAS_NLL_POS & WANTED:
-        tl.store(partials + NLL_POS * rows, tl.sum(pos + _log_growth(growth_pos), 0))
-        tl.store(partials + NLL_NEG * rows, tl.sum(neg + _log_growth(growth_neg), 0))
+        tl.store(partials + NLL_POS * rows, tl.sum(pos + log_growth(growth_pos), 0))
+        tl.store(partials + NLL_NEG * rows, tl.sum(neg + log_growth(growth_neg), 0))
     if HAS_INVALID & WANTED:
         tl.store(partials + INVALID * rows, tl.sum(invalid, 0))
 
 
 @triton.jit
+def slope(
+    logits, target, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID: tl.constexpr,
+):  # fmt: skip
+    """The gradient of a tile of logits from those of the sums, zero where nothing has weight."""
+    if SIGMOID:
+        p, complement, decay = sigmoid(logits)
+        positive = target
+        if smoothing is not None:
+            positive += smoothing * (0.5 - target)
+        pos = -complement
+        neg = p
+        if gamma is not None:
+            softplus = log1p(decay)
+            falling = tl.maximum(-logits, 0.0) + softplus
+            rising = tl.maximum(logits, 0.0) + softplus
+            pos = -tl.exp2(rising * (gamma * -LOG2_E)) * (p * falling * gamma + complement)
+            neg = tl.exp2(falling * (gamma * -LOG2_E)) * (complement * rising * gamma + p)
+        by_p = by_tp * target + (2.0 * by_pred_sq * p + by_pred)
+        gradient = p * complement * by_p + (by_neg * neg * (1.0 - positive) + by_pos * pos * positive)
+    else:
+        gradient = by_tp * target + (2.0 * by_pred_sq * logits + by_pred)
+    return clean(weight, weight * gradient)
+
+
+@triton.jit
 def _gradient_tile(
-    x, target, mask, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
-    by_tp, by_pred, by_pred_sq, by_pos, by_neg,
+    x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
+    smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg,
     SIGMOID: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, dense, weight, _ = _load_elements(
-        x, target, mask, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
+        x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
     )
-    if SIGMOID:
-        p, complement, _ = _sigmoid(logits)
-        by_p = by_tp * dense + (2.0 * by_pred_sq * p + by_pred)
-        gradient = p * complement * by_p + (by_neg * p * (1.0 - dense) - by_pos * complement * dense)
-    else:
-        gradient = by_tp * dense + (2.0 * by_pred_sq * logits + by_pred)
-    gradient = clean(weight, weight * gradient)
+    gradient = slope(
+        logits, dense, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID
+    )
     tl.store(dx + start * dx_sv + lane * dx_sv, gradient, mask=inside)
 
 
@@ -224,6 +275,7 @@ def region_bwd_kernel_sigmoid(
     x,
     target,
     mask,
+    uncertain,
     dx,
     gradient,
     scale,
@@ -245,6 +297,8 @@ def region_bwd_kernel_sigmoid(
     gradient_sn,
     gradient_sc,
     ignore_index,
+    smoothing,
+    gamma,
     SIGMOID: tl.constexpr,
     DENSE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -272,12 +326,11 @@ def region_bwd_kernel_sigmoid(
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
         _gradient_tile(
-            x, target, mask, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
-            by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, False,
+            x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
+            smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, False,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
-            x, target, mask, dx, x_sv, target_sv, mask_sv, dx_sv, full_tiles, voxels, c, classes,
-            ignore_index,
-            by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, True,
+            x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, full_tiles, voxels, c, classes,
+            ignore_index, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, True,
         )  # fmt: skip
