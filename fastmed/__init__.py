@@ -2,11 +2,23 @@
 
 from importlib.metadata import version as _version
 
-from . import functional
+from . import functional, sampling
 from .contract import RegionSums
 from .dispatch import BackendError
+from .labels import Smooth, class_balance
 from .losses import DiceBCELoss, DiceCELoss, DiceLoss
 
 __version__ = _version("fastmed")
 
-__all__ = ["BackendError", "DiceBCELoss", "DiceCELoss", "DiceLoss", "RegionSums", "__version__", "functional"]
+__all__ = [
+    "BackendError",
+    "DiceBCELoss",
+    "DiceCELoss",
+    "DiceLoss",
+    "RegionSums",
+    "Smooth",
+    "__version__",
+    "class_balance",
+    "functional",
+    "sampling",
+]
