@@ -2,10 +2,10 @@
 
 from importlib.metadata import version as _version
 
-from . import functional
+from . import functional, sampling
 from .contract import RegionSums
 from .dispatch import BackendError
-from .labels import Smooth
+from .labels import Smooth, class_balance
 from .losses import DiceBCELoss, DiceCELoss, DiceLoss, MultiTaskBCELoss
 
 __version__ = _version("fastmed")
@@ -19,5 +19,7 @@ __all__ = [
     "RegionSums",
     "Smooth",
     "__version__",
+    "class_balance",
     "functional",
+    "sampling",
 ]

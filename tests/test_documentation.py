@@ -14,7 +14,7 @@ import pytest
 
 import fastmed
 
-_PUBLIC = ("fastmed.losses", "fastmed.functional", "fastmed.metrics")
+_PUBLIC = ("fastmed.losses", "fastmed.labels", "fastmed.sampling", "fastmed.functional", "fastmed.metrics")
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
 
@@ -30,7 +30,7 @@ def test_docstring_examples(module: str) -> None:
 
 
 def test_every_public_function_has_an_example() -> None:
-    for owner in (fastmed, fastmed.functional):
+    for owner in (fastmed, fastmed.functional, fastmed.sampling):
         for name in owner.__all__:
             item = getattr(owner, name)
             if callable(item) and name not in ("BackendError", "RegionSums"):

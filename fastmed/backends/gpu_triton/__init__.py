@@ -66,7 +66,7 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     invalid = input.new_empty((samples,), dtype=torch.int64)
     with _device(input):
         partials = _first_stage(operands, statistics)
-        launch.combination(partials, statistics, voxels, sums, invalid).run()
+        launch.combination(operands, partials, statistics, sums, invalid).run()
     return sums, invalid
 
 
@@ -80,7 +80,7 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
     invalid = input.new_empty((samples,), dtype=torch.int64)
     with _device(input):
         partials = _first_stage(operands, statistics)
-        launch.finalisation(partials, statistics, voxels, loss, weights, value, gradient, invalid).run()
+        launch.finalisation(operands, partials, statistics, loss, weights, value, gradient, invalid).run()
     return value, gradient, invalid
 
 

@@ -52,13 +52,19 @@ def _rows(n, c, samples, classes):
 
 
 @triton.jit
-def _invalid(partials, n, samples, classes, programs, WANTED: tl.constexpr, PROGRAMS: tl.constexpr):
-    """Labels out of range of each sample, [samples, 1]: every kernel stores them with class 0."""
-    rows, valid = _rows(n, tl.zeros((1,), tl.int32), samples, classes)
+def _invalid(
+    partials, n, samples, classes, invalid_classes, programs,
+    WANTED: tl.constexpr, CLASSES: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """Labels out of range of each sample, [samples, 1]: those of a map lie with class 0, others with their own."""
+    wrong = tl.zeros((n.shape[0], 1), tl.float64)
     if HAS_INVALID & WANTED:
-        wrong = _combine(partials, INVALID, rows, valid, tl.cast(samples, tl.int64) * classes, programs, PROGRAMS)
-    else:
-        wrong = tl.zeros(rows.shape, tl.float64)
+        for first in range(0, invalid_classes, CLASSES):
+            c = first + tl.arange(0, CLASSES)
+            valid = (n < samples)[:, None] & (c < invalid_classes)[None, :]
+            rows = n.to(tl.int64)[:, None] * classes + c[None, :]
+            total_rows = tl.cast(samples, tl.int64) * classes
+            wrong += tl.sum(_combine(partials, INVALID, rows, valid, total_rows, programs, PROGRAMS), 1)[:, None]
     return wrong
 
 
@@ -95,6 +101,7 @@ def region_fwd_kernel_combine(
     invalid,
     samples,
     classes,
+    invalid_classes,
     programs,
     voxels,
     WANTED: tl.constexpr,
@@ -108,7 +115,7 @@ def region_fwd_kernel_combine(
     rows, valid = _rows(n, c, samples, classes)
     total_rows = tl.cast(samples, tl.int64) * classes
     source = (partials, total_rows, programs, voxels)
-    wrong = _invalid(partials, n, samples, classes, programs, WANTED, PROGRAMS)
+    wrong = _invalid(partials, n, samples, classes, invalid_classes, programs, WANTED, CLASSES, PROGRAMS)
     tl.store(invalid + n[:, None], wrong.to(tl.int64), mask=(n < samples)[:, None])
     for statistic in tl.static_range(STATISTICS):
         total = _statistic(source, (rows, valid, wrong > 0), statistic, 1 << statistic, WANTED, PROGRAMS)
@@ -164,7 +171,8 @@ def _balance(pos, neg, target, weight, BALANCE_POS: tl.constexpr, BALANCE_NEG: t
 def finalise(
     partials, value, gradient, invalid, region_weight, region_weight_stride, pos_weight, pos_weight_stride,
     neg_weight, neg_weight_stride, numerator_tp, denominator_tp, denominator_pred, denominator_target,
-    smooth_numerator, smooth_denominator, lambda_ratio, lambda_nll, samples, classes, first_class, programs, voxels,
+    smooth_numerator, smooth_denominator, lambda_ratio, lambda_nll, samples, classes, invalid_classes, first_class,
+    programs, voxels,
     RATIO: tl.constexpr, SQUARED: tl.constexpr, POOL: tl.constexpr, NLL: tl.constexpr, NLL_MEAN: tl.constexpr,
     MEAN: tl.constexpr, BALANCE_POS: tl.constexpr, BALANCE_NEG: tl.constexpr, WANTED: tl.constexpr,
     SAMPLES: tl.constexpr, CLASSES: tl.constexpr, PROGRAMS: tl.constexpr, BLOCK: tl.constexpr,
@@ -196,7 +204,7 @@ def finalise(
         for first_n in range(0, samples, SAMPLES):
             n = first_n + tl.arange(0, SAMPLES)
             rows, valid = _rows(n, c, samples, classes)
-            wrong = _invalid(partials, n, samples, classes, programs, WANTED, PROGRAMS)
+            wrong = _invalid(partials, n, samples, classes, invalid_classes, programs, WANTED, CLASSES, PROGRAMS)
             tile = (rows, valid, wrong > 0)
             tl.store(invalid + n[:, None], wrong.to(tl.int64), mask=(n < samples)[:, None])
             if RATIO:
@@ -309,6 +317,7 @@ def region_fwd_kernel_finalise(
     lambda_nll,
     samples,
     classes,
+    invalid_classes,
     first_class,
     programs,
     voxels,
@@ -330,7 +339,7 @@ def region_fwd_kernel_finalise(
     finalise(
         partials, value, gradient, invalid, region_weight, region_weight_stride, pos_weight, pos_weight_stride,
         neg_weight, neg_weight_stride, numerator_tp, denominator_tp, denominator_pred, denominator_target,
-        smooth_numerator, smooth_denominator, lambda_ratio, lambda_nll, samples, classes, first_class, programs,
-        voxels, RATIO, SQUARED, POOL, NLL, NLL_MEAN, MEAN, BALANCE_POS, BALANCE_NEG, WANTED, SAMPLES, CLASSES,
+        smooth_numerator, smooth_denominator, lambda_ratio, lambda_nll, samples, classes, invalid_classes,
+        first_class, programs, voxels, RATIO, SQUARED, POOL, NLL, NLL_MEAN, MEAN, BALANCE_POS, BALANCE_NEG, WANTED, SAMPLES, CLASSES,
         PROGRAMS, BLOCK,
     )  # fmt: skip

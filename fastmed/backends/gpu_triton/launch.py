@@ -253,7 +253,7 @@ def gradient_of_input(
     return Launch(scheme.backward, (scheme.rows, programs), arguments)
 
 
-def _second_stage(partials: Tensor, statistics: frozenset[int], voxels: int) -> dict[str, Any]:
+def _second_stage(operands: RegionInput, partials: Tensor, statistics: frozenset[int]) -> dict[str, Any]:
     """Arguments that the kernels of the second stage share, with the tile [samples, classes, programs]."""
     _, samples, classes, programs = partials.shape
     tile_samples = min(triton.next_power_of_2(max(samples, 1)), 16)
@@ -263,8 +263,9 @@ def _second_stage(partials: Tensor, statistics: frozenset[int], voxels: int) -> 
         "partials": partials,
         "samples": samples,
         "classes": classes,
+        "invalid_classes": classes if operands.is_dense else 1,
         "programs": programs,
-        "voxels": voxels,
+        "voxels": operands.input.shape[2],
         "WANTED": _bits(statistics),
         "SAMPLES": tile_samples,
         "CLASSES": tile_classes,
@@ -272,9 +273,11 @@ def _second_stage(partials: Tensor, statistics: frozenset[int], voxels: int) -> 
     }
 
 
-def combination(partials: Tensor, statistics: frozenset[int], voxels: int, sums: Tensor, invalid: Tensor) -> Launch:
+def combination(
+    operands: RegionInput, partials: Tensor, statistics: frozenset[int], sums: Tensor, invalid: Tensor
+) -> Launch:
     """Second stage of `region_sums`."""
-    arguments = _second_stage(partials, statistics, voxels) | {"sums": sums, "invalid": invalid}
+    arguments = _second_stage(operands, partials, statistics) | {"sums": sums, "invalid": invalid}
     grid = (
         triton.cdiv(arguments["samples"], arguments["SAMPLES"]),
         triton.cdiv(arguments["classes"], arguments["CLASSES"]),
@@ -283,9 +286,9 @@ def combination(partials: Tensor, statistics: frozenset[int], voxels: int, sums:
 
 
 def finalisation(
+    operands: RegionInput,
     partials: Tensor,
     statistics: frozenset[int],
-    voxels: int,
     loss: RatioLinear,
     weights: LossWeights,
     value: Tensor,
@@ -293,7 +296,7 @@ def finalisation(
     invalid: Tensor,
 ) -> Launch:
     """Second stage of `region_loss`: one program."""
-    arguments = _second_stage(partials, statistics, voxels)
+    arguments = _second_stage(operands, partials, statistics)
     for name, weight in zip(("region", "pos", "neg"), weights, strict=True):
         arguments[f"{name}_weight"] = weight
         arguments[f"{name}_weight_stride"] = 0 if weight is None else weight.stride(0)
