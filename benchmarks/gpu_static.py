@@ -158,10 +158,10 @@ def _second_stage() -> tuple[Launch, Launch]:
     _, partials = launch.partial_sums(operands, statistics, GPUS[1].processors)
     invalid = _empty(2, dtype=torch.int64)
     finalisation = launch.finalisation(
-        partials, statistics, _VOXELS, _LOSS, LossWeights(), _empty(), _empty(8, 2, 4), invalid
+        operands, partials, statistics, _LOSS, LossWeights(), _empty(), _empty(8, 2, 4), invalid
     )
     sums = _empty(8, 2, 4, dtype=torch.float64)
-    return finalisation, launch.combination(partials, statistics, _VOXELS, sums, invalid)
+    return finalisation, launch.combination(operands, partials, statistics, sums, invalid)
 
 
 def _source(chosen: Launch) -> ASTSource:

@@ -12,7 +12,6 @@ from . import functional, validation
 from .labels import MissingPolicy
 from .validation import BinaryWeight, ClassWeight
 
-
 _CHOICES: dict[str, Sequence[object]] = {
     "pool": validation.POOLS,
     "reduction": validation.REDUCTIONS,
@@ -28,6 +27,7 @@ class _RegionLoss(nn.Module):
         super().__init__()
         for name, value in weights.items():
             if value is None or isinstance(value, str):
+                validation.choice(name, value, (None, *validation.BALANCES))
                 options[name] = value
             else:
                 self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
@@ -37,6 +37,9 @@ class _RegionLoss(nn.Module):
                 validation.choice(name, options[name], allowed)
         for name in ("smooth", "gamma"):
             validation.non_negative(name, options.get(name, 0.0))
+        validation.smoothing("label_smoothing", options.get("label_smoothing", 0.0))
+        if options.get("missing") is not None:
+            validation.missing_policy(options["missing"])
 
     def _arguments(self) -> dict[str, Any]:
         return {**self._options, **dict(self.named_buffers())}

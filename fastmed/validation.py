@@ -21,6 +21,7 @@ BinaryWeight = ClassWeight | Literal["balanced"]
 ACTIVATIONS = ("softmax", "sigmoid", None)
 REDUCTIONS = ("mean", "sum", "none")
 POOLS = ("sample", "batch")
+BALANCES = ("balanced",)
 NORMALIZATIONS = ("task", "valid", "total")
 
 _LABEL_DTYPES = frozenset(
@@ -39,6 +40,17 @@ def non_negative(argument: str, value: float) -> None:
     """Raises `ValueError` unless the number is finite and at least 0."""
     if not 0.0 <= value < float("inf"):
         raise ValueError(f"{argument}: got {value!r}, allowed is a finite number, 0 or more")
+
+
+def smoothing(argument: str, value: float) -> None:
+    """Raises `ValueError` unless a target keeps some of itself."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{argument}: got {value!r}, allowed is 0 or more, and less than 1")
+
+
+def missing_policy(missing: MissingPolicy) -> None:
+    """Raises `ValueError` unless each policy is one that there is; how many tasks there are, the labels tell."""
+    uncertain_values(missing, 1 if isinstance(missing, str | Smooth) else len(missing))
 
 
 def labels(argument: str, value: Tensor) -> None:
@@ -77,7 +89,7 @@ def binary_weights(
     weights = []
     for name, value in (("pos_weight", pos_weight), ("neg_weight", neg_weight)):
         if isinstance(value, str):
-            choice(name, value, ("balanced",))
+            choice(name, value, BALANCES)
         balanced.append(isinstance(value, str))
         weights.append(_product(of_task, None if isinstance(value, str) else class_weights(name, value, like)))
     return balanced[0], balanced[1], weights[0], weights[1]
@@ -191,8 +203,7 @@ def binary_input(
     """
     target, mask = _checked(input, target, mask)
     non_negative("gamma", gamma)
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing: got {label_smoothing!r}, allowed is 0 or more, and less than 1")
+    smoothing("label_smoothing", label_smoothing)
     uncertain = None
     if missing is not None:
         if target.shape != input.shape:

@@ -103,24 +103,28 @@ def test_sums_without_nll_are_refused() -> None:
         formulas.weighted_nll(by_hand()._replace(nll_pos=None), RatioLinear(), LossWeights())
 
 
-OPTIONS = [
-    RatioLinear(squared=squared, pool_batch=pool, first_class=first, mean=mean, lambda_nll=nll, nll_mean=nll_mean)
-    for squared, pool, first, mean, (nll, nll_mean) in itertools.product(
-        (True, False),
-        (True, False),
-        (0, 1),
-        (True, False),
-        ((0.0, "elements"), (0.7, "elements"), (0.7, "voxels"), (0.7, "target")),
-    )
-] + [
-    RatioLinear(0.9, -0.3, 0.6, 0.8, 0.1, 0.2, lambda_ratio=0.4),
-    RatioLinear(lambda_ratio=0.0, lambda_nll=1.3),
-] + [
-    RatioLinear(lambda_ratio=0.5, lambda_nll=1.3, nll_mean=nll_mean, mean=mean, balance_pos=pos, balance_neg=neg)
-    for nll_mean, mean, pos, neg in itertools.product(
-        ("elements", "target", "task"), (True, False), (True, False), (True, False)
-    )
-]
+OPTIONS = (
+    [
+        RatioLinear(squared=squared, pool_batch=pool, first_class=first, mean=mean, lambda_nll=nll, nll_mean=nll_mean)
+        for squared, pool, first, mean, (nll, nll_mean) in itertools.product(
+            (True, False),
+            (True, False),
+            (0, 1),
+            (True, False),
+            ((0.0, "elements"), (0.7, "elements"), (0.7, "voxels"), (0.7, "target")),
+        )
+    ]
+    + [
+        RatioLinear(0.9, -0.3, 0.6, 0.8, 0.1, 0.2, lambda_ratio=0.4),
+        RatioLinear(lambda_ratio=0.0, lambda_nll=1.3),
+    ]
+    + [
+        RatioLinear(lambda_ratio=0.5, lambda_nll=1.3, nll_mean=nll_mean, mean=mean, balance_pos=pos, balance_neg=neg)
+        for nll_mean, mean, pos, neg in itertools.product(
+            ("elements", "target", "task"), (True, False), (True, False), (True, False)
+        )
+    ]
+)
 
 
 def random_sums(activation: str) -> Tensor:

@@ -95,7 +95,7 @@ def _store_rows(tile: Any, destination: Any, classes: int, n: int, v: int) -> No
 
 
 @elementwise
-def _replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
+def _replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> Any:
     """As `tiles.replace_uncertain`, with a value for each element of the period."""
     invalid = np.int32(0)
     for start in range(0, tile.size, uncertain.size):
@@ -110,7 +110,9 @@ def _replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
 
 
 @compiled
-def _load(x: Any, g: Any, w: Any, input: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int) -> int:
+def _load(
+    x: Any, g: Any, w: Any, input: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int
+) -> int:
     """Fills the tiles of logits, target and weights; returns targets out of range."""
     invalid = 0
     _load_rows(x, input, classes, n, v)

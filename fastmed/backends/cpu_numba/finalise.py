@@ -9,8 +9,6 @@ import functools
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...contract import (
     NLL_MEANS,
@@ -132,9 +130,7 @@ def _nll(sums: Any, loss: Any, positive: Any, negative: Any, gradient: Any) -> f
 
 
 @compiled
-def ratio_linear(
-    sums: Any, loss: Any, region: Any, positive: Any, negative: Any, value: Any, gradient: Any
-) -> None:
+def ratio_linear(sums: Any, loss: Any, region: Any, positive: Any, negative: Any, value: Any, gradient: Any) -> None:
     """Writes the loss, and its gradient by the stacked sums, from `numbers` and `arrays`."""
     gradient[:] = 0.0
     total = 0.0

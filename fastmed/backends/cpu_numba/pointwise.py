@@ -169,7 +169,7 @@ def _load(
     n: int,
     c: int,
     v: int,
-) -> int:
+) -> Any:
     """Fills the tiles of logits, target and weights; returns labels out of range."""
     invalid = 0
     load_weight(w, mask, n, c, v)

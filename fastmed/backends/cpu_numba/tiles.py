@@ -92,7 +92,8 @@ def _layout(
     """The vector without addresses: the same for every batch of a training run."""
     input, target, mask, gradient = operands
     nll, region, has_uncertain = flags
-    assert input is not None and target is not None
+    assert input is not None
+    assert target is not None
     voxels = input[0][2]
     return np.array(
         (
@@ -203,7 +204,7 @@ def remove_value(tile: Any, weight: Any, value: Any) -> None:
 
 
 @elementwise
-def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
+def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> Any:
     """Puts a value in the place of -1 and removes the voxels of NaN; returns values outside [0, 1]."""
     invalid = np.int32(0)
     for i in range(tile.size):
@@ -216,7 +217,7 @@ def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> int:
 
 
 @compiled
-def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, voxel: int) -> int:
+def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, voxel: int) -> Any:
     """Fills a tile with a dense target and removes what is ignored or missing; returns values out of range."""
     load_view(tile, target.values, sample, channel, voxel)
     if target.has_ignore:
@@ -227,7 +228,7 @@ def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, v
 
 
 @compiled
-def removes(target: Any, mask: Any) -> bool:
+def removes(target: Any, mask: Any) -> Any:
     """Whether voxels may be without weight."""
     return mask.present or target.has_ignore or target.has_uncertain
 

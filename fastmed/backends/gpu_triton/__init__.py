@@ -1,7 +1,8 @@
 """Triton on NVIDIA GPUs, and in Triton's interpreter on the CPU.
 
 Forward is two launches: a pass over the voxels leaves float32 partial sums of each program, and a second
-stage combines them in float64 in a fixed order. Backward is one. Nothing waits for the device.
+stage combines them in float64 in a fixed order. A small table needs one. Backward is one. Nothing waits for the
+device.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _first_stage(operands: RegionInput, statistics: frozenset[int]) -> Tensor:
 def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
     """See `Backend.region_sums`."""
     input = operands.input
-    samples, classes, voxels = input.shape
+    samples, classes, _ = input.shape
     if input.numel() == 0:
         sums = input.new_zeros((STATISTICS, samples, classes), dtype=torch.float64)
         return sums, input.new_zeros((samples,), dtype=torch.int64)
@@ -73,12 +74,15 @@ def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
 def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """Loss value, its gradient by the stacked sums (both float32), and labels out of range, int64 (N,)."""
     input = operands.input
-    samples, classes, voxels = input.shape
+    samples, classes, _ = input.shape
     statistics = launch.statistics_of_loss(operands, loss)
     value = input.new_empty((), dtype=torch.float32)
     gradient = input.new_empty((STATISTICS, samples, classes), dtype=torch.float32)
     invalid = input.new_empty((samples,), dtype=torch.int64)
     with _device(input):
+        if launch.is_small_table(operands, loss):
+            launch.table_loss(operands, loss, weights, value, gradient, invalid).run()
+            return value, gradient, invalid
         partials = _first_stage(operands, statistics)
         launch.finalisation(operands, partials, statistics, loss, weights, value, gradient, invalid).run()
     return value, gradient, invalid

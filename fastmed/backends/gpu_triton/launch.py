@@ -25,7 +25,7 @@ from ...contract import (
     RatioLinear,
     RegionInput,
 )
-from . import finalise, sigmoid, softmax_few, softmax_many
+from . import channels_last, finalise, sigmoid, softmax_few, softmax_many
 from .primitives import INTERPRETED
 
 INVALID = STATISTICS
@@ -44,6 +44,11 @@ WARPS_FINALISE = 8
 # Elements of the tile of partial sums that the second stage reads at once.
 FINALISE_TILE = 2048
 FINALISE_BLOCK = 1024
+# Classes and elements of a channels-last tile: rows of 128 bytes, eight elements a thread.
+TABLE_CLASSES = 32
+TABLE_TILE = 8 * LANES
+# Elements of a table whose loss one program computes in a single launch, in less time than a second one takes.
+TABLE_ELEMENTS = 1 << 14
 
 
 class Launch(NamedTuple):
@@ -147,22 +152,50 @@ def _block(operands: RegionInput, bytes_per_thread: int) -> int:
     return LANES * bytes_per_thread // operands.input.element_size()
 
 
+def _is_hard(operands: RegionInput) -> bool:
+    """Whether the nll of each voxel is counted for positives or negatives in full, or not at all."""
+    if operands.uncertain is not None or operands.label_smoothing or operands.gamma:
+        return False
+    if operands.mask is not None and operands.mask.dtype != torch.bool:
+        return False
+    return not (operands.is_dense and operands.target.dtype.is_floating_point)
+
+
+def _is_channels_last(operands: RegionInput) -> bool:
+    """Whether the classes of a voxel are neighbours in memory, with a target for each."""
+    classes = operands.input.shape[1]
+    return operands.is_dense and classes > 1 and operands.input.stride()[1:] == (1, classes)
+
+
+def _tile(classes: int) -> dict[str, int]:
+    """Voxels and classes of a channels-last tile."""
+    block = min(triton.next_power_of_2(classes), TABLE_CLASSES)
+    return {"VOXELS": (LANES if INTERPRETED else TABLE_TILE) // block, "CLASSES": block}
+
+
 def _scheme(operands: RegionInput) -> Scheme:
-    """The scheme of a pass over the voxels: by activation and number of classes alone."""
+    """The scheme of a pass over the voxels: by activation, number of classes and order in memory alone."""
     samples, classes, _ = operands.input.shape
     dense = operands.is_dense
     if operands.activation != "softmax":
-        hard = not (dense and operands.target.dtype.is_floating_point) and operands.uncertain is None
-        hard = hard and not operands.label_smoothing and not operands.gamma
-        if operands.mask is not None:
-            hard = hard and operands.mask.dtype == torch.bool
+        hard, sigmoid_constant = _is_hard(operands), {"SIGMOID": operands.activation == "sigmoid"}
+        if _is_channels_last(operands):
+            tile = _tile(classes)
+            return Scheme(
+                channels_last.region_fwd_kernel_channels_last,
+                channels_last.region_bwd_kernel_channels_last,
+                samples * triton.cdiv(classes, tile["CLASSES"]),
+                tile["VOXELS"],
+                {"classes": classes, **sigmoid_constant, **tile},
+                {"HARD": hard},
+            )
         block = _block(operands, 16)
         return Scheme(
             sigmoid.region_fwd_kernel_sigmoid,
             sigmoid.region_bwd_kernel_sigmoid,
             samples * classes,
             block,
-            {"classes": classes, "SIGMOID": operands.activation == "sigmoid", "DENSE": dense, "BLOCK": block},
+            {"classes": classes, **sigmoid_constant, "DENSE": dense, "BLOCK": block},
             {"HARD": hard},
         )
     per_class = _is_per_class(operands)
@@ -285,6 +318,15 @@ def combination(
     return Launch(finalise.region_fwd_kernel_combine, grid, arguments, WARPS_FINALISE)
 
 
+def _class_weights(**weights: Tensor | None) -> dict[str, Any]:
+    """Weights of the classes with their strides."""
+    arguments: dict[str, Any] = {}
+    for name, weight in weights.items():
+        arguments[f"{name}_weight"] = weight
+        arguments[f"{name}_weight_stride"] = 0 if weight is None else weight.stride(0)
+    return arguments
+
+
 def finalisation(
     operands: RegionInput,
     partials: Tensor,
@@ -297,9 +339,7 @@ def finalisation(
 ) -> Launch:
     """Second stage of `region_loss`: one program."""
     arguments = _second_stage(operands, partials, statistics)
-    for name, weight in zip(("region", "pos", "neg"), weights, strict=True):
-        arguments[f"{name}_weight"] = weight
-        arguments[f"{name}_weight_stride"] = 0 if weight is None else weight.stride(0)
+    arguments |= _class_weights(region=weights.region, pos=weights.nll_pos, neg=weights.nll_neg)
     arguments |= {
         "value": value,
         "gradient": gradient,
@@ -324,3 +364,43 @@ def finalisation(
         "BLOCK": FINALISE_BLOCK,
     }
     return Launch(finalise.region_fwd_kernel_finalise, (1,), arguments, WARPS_FINALISE)
+
+
+def is_small_table(operands: RegionInput, loss: RatioLinear) -> bool:
+    """Whether a loss is a cross entropy of a table for which one program is enough."""
+    samples, classes, voxels = operands.input.shape
+    if samples != 1 or loss.lambda_ratio or not loss.lambda_nll or operands.activation != "sigmoid":
+        return False
+    if not _is_channels_last(operands) or not 0 < classes * voxels <= TABLE_ELEMENTS:
+        return False
+    return bool(triton.cdiv(voxels, _tile(classes)["VOXELS"]) <= TILES_PER_PROGRAM)
+
+
+def table_loss(
+    operands: RegionInput,
+    loss: RatioLinear,
+    weights: LossWeights,
+    value: Tensor,
+    gradient: Tensor,
+    invalid: Tensor,
+) -> Launch:
+    """The whole forward pass of a small table."""
+    _, classes, _ = operands.input.shape
+    scheme = _scheme(operands)
+    arguments = {name: of for name, of in _operands(operands).items() if not name.endswith("_sn")}
+    arguments |= scheme.constants | scheme.forward_constants
+    arguments |= _class_weights(pos=weights.nll_pos, neg=weights.nll_neg)
+    arguments |= {
+        "partials": operands.input.new_empty((STATISTICS + 1, 1, classes, 1), dtype=torch.float32),
+        "WANTED": _bits(statistics_of_loss(operands, loss)),
+        "value": value,
+        "gradient": gradient,
+        "invalid": invalid,
+        "lambda_nll": loss.lambda_nll,
+        "NLL_MEAN": loss.nll_mean,
+        "MEAN": loss.mean,
+        "BALANCE_POS": loss.balance_pos,
+        "BALANCE_NEG": loss.balance_neg,
+        "BLOCK": FINALISE_BLOCK,
+    }
+    return Launch(channels_last.region_fwd_kernel_table, (1,), arguments)

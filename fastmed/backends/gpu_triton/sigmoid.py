@@ -264,9 +264,7 @@ def _gradient_tile(
     logits, dense, weight, _ = _load_elements(
         x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
     )
-    gradient = slope(
-        logits, dense, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID
-    )
+    gradient = slope(logits, dense, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID)
     tl.store(dx + start * dx_sv + lane * dx_sv, gradient, mask=inside)
 
 
