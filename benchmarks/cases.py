@@ -26,7 +26,7 @@ class Case:
 
     Attributes:
         work: what is computed.
-        shape: of the logits (N, C, D, H, W), or of the label maps (N, D, H, W).
+        shape: of the logits (N, C, D, H, W) or (N, T), or of the label maps (N, D, H, W).
         classes: number of classes.
         dtype: of the logits; that of the target is in `work`.
         bytes_read_and_written: the least that the work must move, for the bandwidth column.
@@ -134,6 +134,49 @@ def dice_ce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
     )
 
 
+def multitask_bce(shape: tuple[int, int]) -> Case:
+    """Cross entropy of many tasks, a fifth of the labels missing: the sum over tasks of a mean over valid labels."""
+
+    def make(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[torch.device], Provider]:
+        def of_device(device: torch.device) -> Provider:
+            generator = torch.Generator().manual_seed(1)
+            target = (torch.rand(shape, generator=generator) < 0.1).float()
+            target[torch.rand(shape, generator=generator) < 0.2] = torch.nan
+            return _step(loss, _logits(shape, torch.float32, device), target.to(device))
+
+        return of_device
+
+    def loop(input: Tensor, target: Tensor) -> Tensor:
+        total = torch.zeros((), device=input.device)
+        for task in range(input.shape[1]):
+            mask = ~torch.isnan(target[:, task])
+            if mask.sum() > 0:
+                total = total + F.binary_cross_entropy_with_logits(input[:, task][mask], target[:, task][mask])
+        return total
+
+    def vectorised(input: Tensor, target: Tensor) -> Tensor:
+        mask = ~torch.isnan(target)
+        nll = F.binary_cross_entropy_with_logits(input, torch.where(mask, target, 0.0), reduction="none")
+        return ((nll * mask).sum(0) / mask.sum(0).clamp(min=1)).sum()
+
+    return Case(
+        "multi-task BCE",
+        shape,
+        shape[1],
+        torch.float32,
+        20 * torch.Size(shape).numel(),
+        {
+            "fastmed": make(fastmed.MultiTaskBCELoss(reduction="sum")),
+            "torchxrayvision's loop": make(loop),
+            "torch, vectorised": make(vectorised),
+            "torch, compiled": make(torch.compile(vectorised)),
+        },
+    )
+
+
+TABLES = ((64, 18), (4096, 194), (112120, 14))
+
+
 def confusion(shape: tuple[int, ...], classes: int) -> Case:
     """Confusion matrices of two maps of uint8 labels (int64 where a library takes nothing else), pooled."""
 
@@ -188,6 +231,8 @@ def cpu_cases() -> Iterator[Case]:
         yield dice_bce((2, 1, size, size, size), torch.float32)
     for classes in (4, 14):
         yield dice_ce((2, classes, 96, 96, 96), torch.float32)
+    for table in TABLES:
+        yield multitask_bce(table)
     yield confusion((2, 128, 128, 128), 4)
 
 
@@ -198,6 +243,8 @@ def gpu_cases() -> Iterator[Case]:
             yield dice_bce((2, 1, size, size, size), dtype)
             yield dice_ce((2, 4, size, size, size), dtype)
         yield dice_ce((2, 14, 96, 96, 96), dtype)
+    for table in TABLES:
+        yield multitask_bce(table)
     case = confusion((2, 128, 128, 128), 4)
     on_gpu = {
         name: make for name, make in case.providers.items() if name in ("fastmed", "torch.bincount", "torchmetrics")

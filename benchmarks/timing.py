@@ -35,7 +35,7 @@ def alternate(
     clock: Clock = wall_clock,
     *,
     warmup: int = 2,
-    rounds: tuple[int, int] = (5, 50),
+    rounds: tuple[int, int] = (5, 300),
     seconds: float = 15.0,
 ) -> dict[str, list[float]]:
     """Times of each function, one call of each in every round.

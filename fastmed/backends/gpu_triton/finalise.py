@@ -340,6 +340,6 @@ def region_fwd_kernel_finalise(
         partials, value, gradient, invalid, region_weight, region_weight_stride, pos_weight, pos_weight_stride,
         neg_weight, neg_weight_stride, numerator_tp, denominator_tp, denominator_pred, denominator_target,
         smooth_numerator, smooth_denominator, lambda_ratio, lambda_nll, samples, classes, invalid_classes,
-        first_class, programs, voxels, RATIO, SQUARED, POOL, NLL, NLL_MEAN, MEAN, BALANCE_POS, BALANCE_NEG, WANTED, SAMPLES, CLASSES,
-        PROGRAMS, BLOCK,
+        first_class, programs, voxels, RATIO, SQUARED, POOL, NLL, NLL_MEAN, MEAN, BALANCE_POS, BALANCE_NEG, WANTED,
+        SAMPLES, CLASSES, PROGRAMS, BLOCK,
     )  # fmt: skip
