@@ -4,12 +4,13 @@ RESULTS ?= benchmarks/results
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+CHEST   := $(VENV)/.chest
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo test lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest test lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml setup.py constraints.txt $(CSRC)
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,13 @@ $(READY): pyproject.toml setup.py constraints.txt $(CSRC)
 
 demo: $(READY)  ## segment a real MRI volume and compare the loss with MONAI's
 	$(BIN)/fastmed demo $(DEMO)
+
+$(CHEST): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchxrayvision
+	@touch $@
+
+example-chest: $(CHEST)  ## rare, missing and uncertain labels: real tables of PadChest and CheXpert
+	$(BIN)/python examples/chest_xray_multitask.py $(EXAMPLE)
 
 test: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from . import report_chest
+from .markdown import table as _table
 
 _ROOT = Path(__file__).parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
 _NOT_MEASURED = "Not measured yet.\n"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Markdown, the first column left and the others right."""
-    align = [":--", *["--:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [header, align, *rows])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -107,10 +106,17 @@ def static_table() -> str:
     return f"Triton {content['versions']['triton']} (`{path.relative_to(_ROOT)}`).\n\n{_table(header, rows)}"
 
 
+def _chest(make: Callable[[dict[str, Any]], str]) -> str:
+    """A table of the example on chest X-rays."""
+    path = _RESULTS / "chest.json"
+    return f"{make(_read(path))}\n(`{path.relative_to(_ROOT)}`)\n" if path.exists() else _NOT_MEASURED
+
+
 _GENERATED = {
     "bench-cpu": lambda: benchmark_table("cpu"),
     "bench-gpu": lambda: benchmark_table("gpu"),
     "demo": demo_tables,
+    **{name: partial(_chest, make) for name, make in report_chest.TABLES.items()},
     "gpu-static": static_table,
 }
 

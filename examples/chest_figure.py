@@ -75,7 +75,9 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     figure = Figure(figsize=(12.0, 5.6), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     tasks, ways = content["tasks"], list(content["seconds"])
-    figure.text(0.06, 0.925, f"{len(tasks)} labels from PadChest's reports", color=_TEXT, fontsize=18, fontweight="bold")
+    figure.text(
+        0.06, 0.925, f"{len(tasks)} labels from PadChest's reports", color=_TEXT, fontsize=18, fontweight="bold"
+    )
     subtitle = (
         f"{content['held_out_studies']:,} studies of {content['held_out_patients']:,} patients held out; "
         "one point a label, lines are moving means"

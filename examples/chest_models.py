@@ -1,4 +1,4 @@
-"""Small networks for the tables of `chest_tables`, their training, how well they rank and how well they are calibrated."""
+"""Small networks for the tables of `chest_tables`, their training, and how good their predictions are."""
 
 from __future__ import annotations
 

@@ -84,16 +84,12 @@ def print_balancing(console: Console, content: Content) -> None:
 
 def print_transfer(console: Console, content: Content) -> None:
     """One row for each way to train."""
-    title = f"{content['held_out_studies']:,} held-out studies, labels by physicians, mean over {content['tasks']} labels"
+    title = f"Physicians' labels of held-out studies, mean over {content['tasks']}"
     table = _table(title, "trained on", "AUROC", "average precision")
     for model, scores in content["models"].items():
         table.add_row(model, f"{scores['auroc']:.4f}", f"{scores['average_precision']:.4f}")
-    _print(
-        console,
-        table,
-        f"{content['machine_studies']:,} studies with machine labels, {content['fine_tuning_studies']:,} with "
-        "physicians'.",
-    )
+    counts = [content[f"{part}_studies"] for part in ("machine", "fine_tuning", "held_out")]
+    _print(console, table, "{:,} studies have machine labels, {:,} physicians'; {:,} are held out.".format(*counts))
 
 
 def print_policies(console: Console, content: Content) -> None:
@@ -107,18 +103,21 @@ def print_policies(console: Console, content: Content) -> None:
         observed = f"{finding['observed']:.3f}"
         table.add_row("  predicted", "", observed, *(f"{each['predicted']:.3f}" for each in by_policy))
         table.add_row("  calibration error", "", "", *(f"{each['calibration_error']:.3f}" for each in by_policy))
-    _print(console, table, "Predictions and observed rates are of held-out findings that are certain; blanks are missing.")
+    table.add_section()
+    errors = content["mean_calibration_error"].values()
+    table.add_row(f"mean error of {len(content['findings'])}", "", "", *(f"{error:.3f}" for error in errors))
+    _print(console, table, "Observed and predicted rates are of held-out findings that are certain.")
 
 
 def print_losses(console: Console, tables: list[Content]) -> None:
     """One row for each loss, time as a multiple of the last row's, which is the fused loss."""
     for content in tables:
+        fused = content["losses"][-1]["seconds"]
         shape = " x ".join(map(str, content["shape"]))
         table = _table(
             f"A batch of {content['table']}, {shape}", "loss", "value", "gradient diff.", "fwd + bwd", "ratio"
         )
         for row in content["losses"]:
-            ratio = row["seconds"] / content["losses"][-1]["seconds"]
             numbers = (f"{row['value']:.5f}", f"{row['gradient_difference']:.0e}", f"{row['seconds'] * 1e3:.3f} ms")
-            table.add_row(row["name"], *numbers, f"{ratio:.1f}x")
+            table.add_row(row["name"], *numbers, f"{row['seconds'] / fused:.1f}x")
         _print(console, table)

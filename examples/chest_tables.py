@@ -1,14 +1,13 @@
 """Real label tables of chest X-rays, as the wheel of torchxrayvision ships them; no image is read or downloaded.
 
 PadChest (Bustos et al., 2020): Spanish reports with up to 194 labels, written by physicians or by a recurrent network.
-CheXpert (Irvin et al., 2019): findings that a report confirms (1), excludes (0), leaves uncertain (-1) or never mentions.
+CheXpert (Irvin et al., 2019): findings that a report confirms (1), excludes (0), leaves open (-1) or never mentions.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 PADCHEST = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
 CHEXPERT = "chexpert_train.csv.gz"
+LEAST_POSITIVES = 100
 INSTALL = "pip install --no-deps torchxrayvision==1.5.7"
 
 Indices = npt.NDArray[np.int64]
@@ -80,13 +80,12 @@ def _sample(table: pd.DataFrame, rows: int | None) -> pd.DataFrame:
     return table if rows is None else table.sample(min(rows, len(table)), random_state=0)
 
 
-def read_padchest(folder: Path, studies: int | None = None, least: int = 100) -> Reports:
-    """Studies that have a report and labels, and the labels that at least `least` of them have.
+def read_padchest(folder: Path, studies: int | None = None) -> Reports:
+    """Studies that have a report and labels, and the labels that at least `LEAST_POSITIVES` of them have.
 
     Args:
         folder: where the table is.
         studies: how many to keep; all by default.
-        least: positives that a label must have.
     """
     columns = ["StudyID", "PatientID", "Report", "MethodLabel", "Labels"]
     table = pd.read_csv(folder / PADCHEST, usecols=columns, dtype=str)
@@ -94,7 +93,7 @@ def read_padchest(folder: Path, studies: int | None = None, least: int = 100) ->
     table = _sample(table, studies)
     names = [{name.strip() for name in ast.literal_eval(text)} - {""} for text in table["Labels"]]
     counts = pd.Series([name for of_study in names for name in of_study]).value_counts()
-    tasks = tuple(sorted(counts.index[counts >= least]))
+    tasks = tuple(sorted(counts.index[counts >= LEAST_POSITIVES]))
     column = {task: index for index, task in enumerate(tasks)}
     labels = torch.zeros(len(table), len(tasks))
     for row, of_study in enumerate(names):

@@ -48,6 +48,7 @@ from chest_tables import (
     read_padchest,
     split_by_patient,
 )
+from fastmed.sampling import BalancedSampler
 from rich.console import Console
 from scipy.sparse import csr_matrix
 from torch import Tensor
@@ -57,7 +58,6 @@ from torch.utils.data import RandomSampler
 import fastmed
 from fastmed.compat.torchxrayvision import multitask_loss
 from fastmed.demo.comparison import compare
-from fastmed.sampling import BalancedSampler
 
 HELD_OUT = 0.2
 BATCH = 512
@@ -203,45 +203,44 @@ def compare_transfer(reports: Reports, words: csr_matrix, seed: int, bar: Bar) -
 
 
 def compare_policies(findings: Findings, seed: int, bar: Bar) -> Content:
-    """Each way to read an uncertain finding: what becomes of the labels, and of predictions where findings are certain."""
+    """Each way to read an uncertain finding: what becomes of the labels, and of predictions of certain findings."""
     training, held_out = split_by_patient(findings.patients, HELD_OUT, seed)
     labels, truth = findings.labels[training], findings.labels[held_out]
     steps = _steps(CHEXPERT_EPOCHS, training, CHEXPERT_BATCH)
-    predictions = {}
+    by_policy: dict[str, list[Content]] = {}
     for name, policy in POLICIES.items():
         torch.manual_seed(seed)
         network = FeatureNetwork(findings.features.shape[1], len(findings.tasks))
         loss = fastmed.MultiTaskBCELoss(missing=policy, reduction="sum")
         rows = batches(_shuffled(training, seed), CHEXPERT_BATCH, steps)
         train(network, findings.features[training], labels, loss, rows, rate=CHEXPERT_RATE, on_step=bar(name, steps))
-        predictions[name] = predict(network, findings.features[held_out]).sigmoid()
-    rows = []
-    for index in (labels == -1).sum(0).argsort(descending=True).tolist():
-        column = labels[:, index]
-        rows.append(
+        probabilities = predict(network, findings.features[held_out]).sigmoid()
+        # The weight of negatives is the share of positives.
+        _, prevalence = fastmed.class_balance(labels, missing=policy)
+        by_policy[name] = [
+            {"prevalence": share, **calibration(probabilities[:, task], truth[:, task])._asdict()}
+            for task, share in enumerate(prevalence.tolist())
+        ]
+    uncertain, annotated = (labels == -1).sum(0), (~labels.isnan()).sum(0)
+    _, observed = fastmed.class_balance(truth)
+    return {
+        "images": len(training),
+        "held_out_images": len(held_out),
+        "steps": steps,
+        "mean_calibration_error": {
+            name: _mean([task["calibration_error"] for task in tasks]) for name, tasks in by_policy.items()
+        },
+        "findings": [
             {
-                "finding": findings.tasks[index],
-                "uncertain": (column == -1).sum().item() / (~column.isnan()).sum().item(),
-                "blank": column.isnan().float().mean().item(),
-                "observed": _prevalence(truth[:, index], "ignore"),
-                "policies": {
-                    name: {
-                        "prevalence": _prevalence(column, policy),
-                        **calibration(predictions[name][:, index], truth[:, index])._asdict(),
-                    }
-                    for name, policy in POLICIES.items()
-                },
+                "finding": findings.tasks[task],
+                "uncertain": (uncertain[task] / annotated[task]).item(),
+                "blank": labels[:, task].isnan().float().mean().item(),
+                "observed": observed[task].item(),
+                "policies": {name: tasks[task] for name, tasks in by_policy.items()},
             }
-        )
-    return {"images": len(training), "held_out_images": len(held_out), "steps": steps, "findings": rows}
-
-
-def _prevalence(labels: Tensor, policy: str | fastmed.Smooth) -> float:
-    """Mean of what a policy makes of the annotated labels of one finding."""
-    if policy == "ignore":
-        return labels[labels >= 0].mean().item()
-    uncertain = (policy.low + policy.high) / 2 if isinstance(policy, fastmed.Smooth) else float(policy == "ones")
-    return labels.where(labels != -1, uncertain).nanmean().item()
+            for task in uncertain.argsort(descending=True).tolist()
+        ],
+    }
 
 
 def looped(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -302,7 +301,7 @@ def run(tables: Path, output: Path, studies: int | None, seed: int, console: Con
     certain = findings.labels.where(findings.labels != -1, torch.nan)
     content["losses"] = [
         time_losses("PadChest", reports.labels[:BATCH], seed),
-        time_losses("CheXpert", certain[:BATCH], seed),
+        time_losses("CheXpert", certain[:CHEXPERT_BATCH], seed),
     ]
     chest_report.print_losses(console, content["losses"])
 

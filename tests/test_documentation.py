@@ -14,7 +14,9 @@ import pytest
 
 import fastmed
 
-_PUBLIC = ("fastmed.losses", "fastmed.labels", "fastmed.sampling", "fastmed.functional", "fastmed.metrics")
+_PUBLIC = tuple(
+    f"fastmed.{name}" for name in ("losses", "labels", "sampling", "functional", "metrics", "compat")
+)
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
 
@@ -46,9 +48,8 @@ def test_readme_examples() -> None:
         exec(compile(block, str(_README), "exec"), namespace)
 
 
-@pytest.mark.parametrize("example", sorted(path.name for path in (_ROOT / "examples").glob("*.py")))
-def test_examples_run(example: str) -> None:
-    command = [sys.executable, str(_ROOT / "examples" / example), "--steps", "2"]
+def test_the_custom_loss_trains() -> None:
+    command = [sys.executable, str(_ROOT / "examples" / "custom_loss.py"), "--steps", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Dice of white matter" in done.stdout

@@ -59,9 +59,7 @@ def multitask_loss(outputs: Tensor, targets: Tensor, weights: Tensor | None = No
         >>> xrv.multitask_loss(torch.zeros(2, 2), targets)
         tensor(0.6931)
     """
-    return multitask_bce_loss(
-        outputs, targets, task_weight=weights, normalize="task", reduction="sum", backend=backend
-    )
+    return multitask_bce_loss(outputs, targets, task_weight=weights, normalize="task", reduction="sum", backend=backend)
 
 
 class MultiTaskLoss(nn.Module):
