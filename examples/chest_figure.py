@@ -59,7 +59,7 @@ def _stretch(axes: Any) -> None:
     )
     axes.set_yticks(_AUROC_TICKS, [f"{tick:g}" for tick in _AUROC_TICKS])
     axes.minorticks_off()
-    axes.set_ylim(bottom, 1 - 0.7 * (1 - _NEARLY_ONE))
+    axes.set_ylim(1 - 1.1 * (1 - bottom), 1 - 0.7 * (1 - _NEARLY_ONE))
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
 
 BUCKETS = 2**16
 WIDTH = 128
@@ -77,6 +78,23 @@ class FeatureNetwork(nn.Module):
 Network = ReportNetwork | FeatureNetwork
 
 
+class Schedule(NamedTuple):
+    """How many rows a step sees, for how many epochs, and how fast it learns."""
+
+    batch: int
+    epochs: int
+    rate: float
+
+    def steps(self, rows: int) -> int:
+        """As many as these epochs of so many rows take."""
+        return max(1, self.epochs * rows // self.batch)
+
+
+def shuffled(rows: int, seed: int) -> RandomSampler:
+    """Each row once in an epoch."""
+    return RandomSampler(range(rows), generator=torch.Generator().manual_seed(seed))
+
+
 def batches(sampler: Iterable[int], size: int, steps: int) -> Iterator[list[int]]:
     """As many full batches as asked for, over as many epochs of the sampler as that takes."""
     indices = itertools.chain.from_iterable(itertools.repeat(sampler))
@@ -88,29 +106,28 @@ def train(
     inputs: Any,
     labels: Tensor,
     loss: Loss,
-    rows: Iterable[list[int]],
-    *,
-    rate: float,
+    schedule: Schedule,
+    sampler: Iterable[int],
     on_step: OnStep,
 ) -> float:
-    """One step for each batch of rows.
+    """Train a network in place.
 
     Args:
-        network: is trained in place.
+        network: what to train.
         inputs: rows of it are what the network takes.
         labels: (N, T).
         loss: of logits and labels.
-        rows: of each batch.
-        rate: of learning.
+        schedule: how long and how fast; the number of steps depends on N, not on the sampler.
+        sampler: rows in the order to train on them, again and again.
         on_step: is told the loss of each step.
 
     Returns:
         Seconds that it took.
     """
-    optimisers = network.optimisers(rate)
+    optimisers = network.optimisers(schedule.rate)
     start = time.perf_counter()
-    for batch in rows:
-        value = loss(network(inputs[batch]), labels[batch])
+    for rows in batches(sampler, schedule.batch, schedule.steps(len(labels))):
+        value = loss(network(inputs[rows]), labels[rows])
         value.backward()
         for optimiser in optimisers:
             optimiser.step()

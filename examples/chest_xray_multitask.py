@@ -31,16 +31,16 @@ from chest_models import (
     Loss,
     Ranking,
     ReportNetwork,
-    batches,
+    Schedule,
     calibration,
     encode,
     predict,
     ranking,
+    shuffled,
     train,
 )
 from chest_tables import (
     Findings,
-    Indices,
     Reports,
     TablesMissingError,
     find_tables,
@@ -53,29 +53,24 @@ from rich.console import Console
 from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.utils.data import RandomSampler
 
 import fastmed
 from fastmed.compat.torchxrayvision import multitask_loss
 from fastmed.demo.comparison import compare
 
 HELD_OUT = 0.2
-BATCH = 512
-EPOCHS = 4
-RATE = 1e-3
+PADCHEST = Schedule(batch=512, epochs=4, rate=1e-3)
 
 BANDS = {"below 1 %": 0.01, "1 to 10 %": 0.1, "above 10 %": math.inf}
 
 FEW = 0.01
-FEW_BATCH = 32
-# Few studies alone need many rounds; a network that already reads reports needs few, and small ones.
-ALONE = {"epochs": 60, "rate": RATE}
-FINE_TUNING = {"epochs": 10, "rate": RATE / 10}
+# Few studies alone need many epochs; a network that already reads reports needs few, and small steps.
+ALONE = Schedule(batch=32, epochs=60, rate=1e-3)
+FINE_TUNING = Schedule(batch=32, epochs=10, rate=1e-4)
 LEAST_HELD_OUT = 10
 
 POLICIES = {"ignore": "ignore", "zeros": "zeros", "ones": "ones", "smooth": fastmed.Smooth(0.55, 0.85)}
-
-CHEXPERT_BATCH, CHEXPERT_EPOCHS, CHEXPERT_RATE = 4096, 4, 1e-2
+CHEXPERT = Schedule(batch=4096, epochs=4, rate=1e-2)
 
 AGREEMENT = 1e-5
 ROUNDS = 100
@@ -96,14 +91,6 @@ def _network(reports: Reports, seed: int) -> ReportNetwork:
     return ReportNetwork(len(reports.tasks))
 
 
-def _shuffled(rows: Indices, seed: int) -> RandomSampler:
-    return RandomSampler(rows, generator=torch.Generator().manual_seed(seed))
-
-
-def _steps(epochs: int, rows: Indices, batch: int) -> int:
-    return max(1, epochs * len(rows) // batch)
-
-
 def compare_balancing(reports: Reports, words: csr_matrix, seed: int, bar: Bar) -> Content:
     """Four ways with rare labels, each from the same weights and for the same number of steps."""
     training, held_out = split_by_patient(reports.patients, HELD_OUT, seed)
@@ -112,18 +99,17 @@ def compare_balancing(reports: Reports, words: csr_matrix, seed: int, bar: Bar) 
     plain = fastmed.MultiTaskBCELoss(reduction="sum")
     weighted = fastmed.MultiTaskBCELoss(w_pos, w_neg, reduction="sum")
     ways: dict[str, tuple[Loss, Iterable[int]]] = {
-        "plain": (plain, _shuffled(training, seed)),
-        "weighted": (weighted, _shuffled(training, seed)),
+        "plain": (plain, shuffled(len(training), seed)),
+        "weighted": (weighted, shuffled(len(training), seed)),
         "oversampled": (plain, BalancedSampler(labels, mode="oversample", seed=seed)),
         "undersampled": (plain, BalancedSampler(labels, mode="undersample", seed=seed)),
     }
-    steps = _steps(EPOCHS, training, BATCH)
+    steps = PADCHEST.steps(len(training))
     seconds: dict[str, float] = {}
     rankings: dict[str, Ranking] = {}
     for way, (loss, sampler) in ways.items():
         network = _network(reports, seed)
-        rows = batches(sampler, BATCH, steps)
-        seconds[way] = train(network, words[training], labels, loss, rows, rate=RATE, on_step=bar(way, steps))
+        seconds[way] = train(network, words[training], labels, loss, PADCHEST, sampler, bar(way, steps))
         rankings[way] = ranking(predict(network, words[held_out]), reports.labels[held_out])
     prevalence = labels.mean(0)
     tasks = [
@@ -143,7 +129,7 @@ def compare_balancing(reports: Reports, words: csr_matrix, seed: int, bar: Bar) 
         "held_out_patients": len(np.unique(reports.patients[held_out])),
         "held_out_texts_seen": float(np.isin(reports.texts[held_out], reports.texts[training]).mean()),
         "steps": steps,
-        "batch": BATCH,
+        "batch": PADCHEST.batch,
         "seconds": seconds,
         "bands": _bands(tasks, list(ways)),
         "tasks": tasks,
@@ -171,28 +157,21 @@ def compare_transfer(reports: Reports, words: csr_matrix, seed: int, bar: Bar) -
     held_out = held_out[reports.physician[held_out]]
     machine, physician = rest[~reports.physician[rest]], rest[reports.physician[rest]]
     few = physician[split_by_patient(reports.patients[physician], FEW, seed)[1]]
+    alone, transferred = _network(reports, seed), _network(reports, seed)
+    stages = {
+        "physicians' 1 % alone": (alone, few, ALONE),
+        "machine labels alone": (transferred, machine, PADCHEST),
+        "machine labels, then physicians' 1 %": (transferred, few, FINE_TUNING),
+    }
     loss = fastmed.MultiTaskBCELoss(reduction="sum")
-
-    def fit(network: ReportNetwork, rows: Indices, batch: int, epochs: int, rate: float, title: str) -> None:
-        steps = _steps(epochs, rows, batch)
-        drawn = batches(_shuffled(rows, seed), batch, steps)
-        train(network, words[rows], reports.labels[rows], loss, drawn, rate=rate, on_step=bar(title, steps))
-
     truth = reports.labels[held_out]
     scored = truth.sum(0) >= LEAST_HELD_OUT
-
-    def scores(network: ReportNetwork) -> dict[str, float]:
-        found = ranking(predict(network, words[held_out])[:, scored], truth[:, scored])
-        return {metric: _mean(values) for metric, values in found._asdict().items()}
-
-    alone, transferred = _network(reports, seed), _network(reports, seed)
     models = {}
-    fit(alone, few, FEW_BATCH, **ALONE, title="physicians' 1 % alone")
-    models["physicians' 1 % alone"] = scores(alone)
-    fit(transferred, machine, BATCH, EPOCHS, RATE, "machine labels alone")
-    models["machine labels alone"] = scores(transferred)
-    fit(transferred, few, FEW_BATCH, **FINE_TUNING, title="machine labels, then physicians' 1 %")
-    models["machine labels, then physicians' 1 %"] = scores(transferred)
+    for title, (network, rows, schedule) in stages.items():
+        on_step = bar(title, schedule.steps(len(rows)))
+        train(network, words[rows], reports.labels[rows], loss, schedule, shuffled(len(rows), seed), on_step)
+        found = ranking(predict(network, words[held_out])[:, scored], truth[:, scored])
+        models[title] = {metric: _mean(values) for metric, values in found._asdict().items()}
     return {
         "machine_studies": len(machine),
         "fine_tuning_studies": len(few),
@@ -206,14 +185,14 @@ def compare_policies(findings: Findings, seed: int, bar: Bar) -> Content:
     """Each way to read an uncertain finding: what becomes of the labels, and of predictions of certain findings."""
     training, held_out = split_by_patient(findings.patients, HELD_OUT, seed)
     labels, truth = findings.labels[training], findings.labels[held_out]
-    steps = _steps(CHEXPERT_EPOCHS, training, CHEXPERT_BATCH)
+    steps = CHEXPERT.steps(len(training))
     by_policy: dict[str, list[Content]] = {}
     for name, policy in POLICIES.items():
         torch.manual_seed(seed)
         network = FeatureNetwork(findings.features.shape[1], len(findings.tasks))
         loss = fastmed.MultiTaskBCELoss(missing=policy, reduction="sum")
-        rows = batches(_shuffled(training, seed), CHEXPERT_BATCH, steps)
-        train(network, findings.features[training], labels, loss, rows, rate=CHEXPERT_RATE, on_step=bar(name, steps))
+        sampler = shuffled(len(training), seed)
+        train(network, findings.features[training], labels, loss, CHEXPERT, sampler, bar(name, steps))
         probabilities = predict(network, findings.features[held_out]).sigmoid()
         # The weight of negatives is the share of positives.
         _, prevalence = fastmed.class_balance(labels, missing=policy)
@@ -300,8 +279,8 @@ def run(tables: Path, output: Path, studies: int | None, seed: int, console: Con
     console.rule("4. The loss alone")
     certain = findings.labels.where(findings.labels != -1, torch.nan)
     content["losses"] = [
-        time_losses("PadChest", reports.labels[:BATCH], seed),
-        time_losses("CheXpert", certain[:CHEXPERT_BATCH], seed),
+        time_losses("PadChest", reports.labels[: PADCHEST.batch], seed),
+        time_losses("CheXpert", certain[: CHEXPERT.batch], seed),
     ]
     chest_report.print_losses(console, content["losses"])
 

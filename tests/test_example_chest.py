@@ -74,9 +74,7 @@ def _quick(monkeypatch):
     """A small network and few rounds."""
     monkeypatch.setattr(chest_models, "BUCKETS", 2**10)
     monkeypatch.setattr(chest_models, "WIDTH", 16)
-    monkeypatch.setattr(example, "BATCH", 64)
-    monkeypatch.setattr(example, "EPOCHS", 8)
-    monkeypatch.setattr(example, "RATE", 1e-2)
+    monkeypatch.setattr(example, "PADCHEST", chest_models.Schedule(batch=64, epochs=8, rate=1e-2))
     monkeypatch.setattr(example, "FEW", 0.2)
     monkeypatch.setattr(example, "ROUNDS", 2)
     monkeypatch.setattr(chest_tables, "LEAST_POSITIVES", 5)
