@@ -254,11 +254,20 @@ def time_losses(table: str, labels: Tensor, seed: int) -> Content:
     return {"table": table, "shape": list(labels.shape), "losses": [row._asdict() for row in rows]}
 
 
+def _compile_losses(tasks: int) -> None:
+    """Numba compiles kernels at their first call, and keeps them: no part of any training."""
+    weights = torch.ones(tasks)
+    for loss in (fastmed.MultiTaskBCELoss(), fastmed.MultiTaskBCELoss(weights, weights)):
+        loss(torch.zeros(PADCHEST.batch, tasks, requires_grad=True), torch.zeros(PADCHEST.batch, tasks)).backward()
+
+
 def run(tables: Path, output: Path, studies: int | None, seed: int, console: Console) -> None:
     """Every experiment, each reported as soon as it is done; files are written at the end."""
     with console.status("reading PadChest and CheXpert"):
         reports, findings = read_padchest(tables, studies), read_chexpert(tables, studies)
         words = encode(reports.texts)
+    with console.status("compiling the losses"):
+        _compile_losses(len(reports.tasks))
     content: Content = {"seed": seed, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
     console.rule("1. PadChest: rare labels")
