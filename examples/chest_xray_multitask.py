@@ -48,7 +48,6 @@ from chest_tables import (
     read_padchest,
     split_by_patient,
 )
-from fastmed.sampling import BalancedSampler
 from rich.console import Console
 from scipy.sparse import csr_matrix
 from torch import Tensor
@@ -57,6 +56,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import fastmed
 from fastmed.compat.torchxrayvision import multitask_loss
 from fastmed.demo.comparison import compare
+from fastmed.sampling import BalancedSampler
 
 HELD_OUT = 0.2
 PADCHEST = Schedule(batch=512, epochs=4, rate=1e-3)

@@ -29,7 +29,7 @@ def table(samples, tasks, missing):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("missing", [0.0, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 14), (300, 18), (64, 194)])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 14), (300, 18), (64, 40)])
 def test_value_and_gradient(shape, missing, weighted, region_backend):
     outputs = (3.0 * torch.randn(shape)).requires_grad_()
     targets = table(*shape, missing)
