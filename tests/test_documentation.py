@@ -14,9 +14,7 @@ import pytest
 
 import fastmed
 
-_PUBLIC = tuple(
-    f"fastmed.{name}" for name in ("losses", "labels", "sampling", "functional", "metrics", "compat")
-)
+_PUBLIC = tuple(f"fastmed.{name}" for name in ("losses", "labels", "sampling", "functional", "metrics", "compat"))
 _ROOT = Path(__file__).parent.parent
 _README = _ROOT / "README.md"
 
