@@ -100,11 +100,10 @@ def _as_table(tensor: Tensor) -> Tensor:
 
 def _operands(arguments: Sequence[Any]) -> RegionInput:
     """The operands as backends see them: the rows of a table (N, C) are the voxels of one sample."""
-    operands = RegionInput(*arguments)
-    if operands.input.ndim == 3:
-        return operands
-    mask = None if operands.mask is None else _as_table(operands.mask)
-    return operands._replace(input=_as_table(operands.input), target=_as_table(operands.target), mask=mask)
+    input, target, mask, *options = arguments
+    if input.ndim == 2:
+        input, target, mask = _as_table(input), _as_table(target), None if mask is None else _as_table(mask)
+    return RegionInput(input, target, mask, *options)
 
 
 _FIELDS = len(RegionInput._fields)
@@ -123,7 +122,10 @@ def _region_sums_backward(*arguments: Any) -> Tensor:
     *fields, gradient, scale, backend = arguments
     operands = _operands(fields)
     grad_input = _select(operands, backend).region_sums_backward(operands, gradient, scale)
-    return grad_input.squeeze(0).t() if arguments[0].ndim == 2 else grad_input
+    if arguments[0].ndim == 3:
+        return grad_input
+    _, by_column, by_row = grad_input.stride()
+    return grad_input.as_strided(arguments[0].shape, (by_row, by_column))
 
 
 def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:

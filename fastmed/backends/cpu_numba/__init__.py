@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
-from . import channels_last, finalise, pointwise, softmax, threads
+from . import finalise, launch
 from .confusion import confusion_counts
 from .memory import empty_like
-from .tiles import TILE, TILES_PER_CHUNK, combine, pack
+from .tiles import combine
 
 __all__ = [
     "confusion_counts",
@@ -39,33 +39,11 @@ def unsupported_reasons(request: Request) -> list[str]:
     return []
 
 
-def _run(serial: Any, parallel: Any, elements: int, arguments: tuple[Any, ...]) -> None:
-    number = threads.count(elements)
-    if number == 1:
-        serial(*arguments)
-    else:
-        with threads.limit(number):
-            parallel(*arguments)
-
-
-def _kernels(operands: RegionInput) -> tuple[Any, int]:
-    """The kernels for these operands, and the voxels of one of their work items."""
-    if operands.activation == "softmax":
-        return softmax, TILE * TILES_PER_CHUNK
-    if channels_last.applies(operands):
-        return channels_last, channels_last.voxels_per_chunk(operands.input.shape[1])
-    return pointwise, TILE * TILES_PER_CHUNK
-
-
 def _sums(operands: RegionInput, *, nll: bool, region: bool) -> tuple[Any, Tensor]:
     n, c, voxels = operands.input.shape
     stacked, invalid = np.zeros((STATISTICS, n, c)), np.zeros(n, dtype=np.int64)
     if n * c * voxels:
-        kernels, per_chunk = _kernels(operands)
-        arguments = pack(operands, per_chunk, nll=nll, region=region)
-        partials = np.empty((n, c, -(-voxels // per_chunk), STATISTICS + 1))
-        _run(kernels.sums_serial, kernels.sums_parallel, n * c * voxels, (*arguments, partials))
-        combine(partials, stacked, invalid)
+        combine(launch.partial_sums(operands, nll=nll, region=region), stacked, invalid)
     return stacked, torch.from_numpy(invalid)
 
 
@@ -86,14 +64,10 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
     """See `Backend.region_sums_backward`."""
-    input = operands.input
-    grad_input = empty_like(input)
-    elements = input.numel()
-    if elements:
+    grad_input = empty_like(operands.input)
+    if operands.input.numel():
         by = gradient.detach().to(torch.float32).contiguous().numpy()
         if scale is not None:
             by = by * np.float32(scale.item())
-        kernels, per_chunk = _kernels(operands)
-        arguments = pack(operands, per_chunk, grad_input)
-        _run(kernels.gradient_serial, kernels.gradient_parallel, elements, (*arguments, by))
+        launch.gradient_of_input(operands, by, grad_input)
     return grad_input

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from ...contract import NLL_NEG, NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT, RegionInput
+from ...contract import NLL_NEG, NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
 from .binary import focal_nll, focal_slope, sigmoid, softplus
 from .memory import load, store
 from .tiles import (
@@ -42,12 +42,9 @@ _VECTORS = 32
 _F = np.float32
 
 
-def applies(operands: RegionInput) -> bool:
-    """Whether the operands are laid out so, with a target for each class."""
-    _, class_stride, voxel_stride = operands.input.stride()
-    classes = operands.input.shape[1]
-    channels_last = classes > 1 and class_stride == 1 and voxel_stride == classes
-    return channels_last and operands.is_dense and operands.activation == "sigmoid"
+def applies(classes: int, strides: tuple[int, ...]) -> bool:
+    """Whether the classes of a voxel are neighbours in memory."""
+    return classes > 1 and strides[1:] == (1, classes)
 
 
 @compiled

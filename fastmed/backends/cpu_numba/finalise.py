@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ...contract import (
     NLL_MEANS,
@@ -55,13 +56,15 @@ def numbers(loss: RatioLinear) -> Any:
     return np.array(loss.numbers())
 
 
+def _array(weights: Tensor | None) -> Any:
+    return _NO_WEIGHTS if weights is None else np.ascontiguousarray(weights.detach().numpy(), dtype=np.float32)
+
+
 def arrays(weights: LossWeights, activation: str, classes: int) -> tuple[Any, ...]:
     """The weights as arrays of one number a class, empty for ones; a softmax has no nll of negatives."""
-    region, pos, neg = (
-        _NO_WEIGHTS if weight is None else np.ascontiguousarray(weight.detach().numpy(), dtype=np.float32)
-        for weight in weights
-    )
-    return region, pos, neg if activation == "sigmoid" else np.zeros(classes, dtype=np.float32)
+    region, pos, neg = weights
+    no_negatives = activation != "sigmoid"
+    return _array(region), _array(pos), np.zeros(classes, np.float32) if no_negatives else _array(neg)
 
 
 @compiled

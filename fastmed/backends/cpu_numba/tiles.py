@@ -6,16 +6,13 @@ lives in the first-level cache, so the detour costs two instructions per eight e
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numba import njit
-from torch import Tensor
 
-from ...contract import STATISTICS, RegionInput
-from .memory import ELEMENTS, flat, kind, load, span
+from ...contract import STATISTICS
+from .memory import flat, load
 from .vector_math import elementwise
 
 # Each tile is summed in float32, tiles in float64: 1024 terms keep the error of the sums near 1e-7.
@@ -65,74 +62,8 @@ class Mask(NamedTuple):
 # operand, and two vectors from which it builds the tuples. In int64: voxels, chunks, sigmoid, which statistics, then
 # address, span, kind and strides of each operand, then the flags. In float32: smoothing, gamma, and what -1 stands
 # for in each class.
-VOXELS, CHUNKS, SIGMOID, NLL, REGION, _INPUT, _TARGET, _MASK, _GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 11, 17, 23, 29
+VOXELS, CHUNKS, SIGMOID, NLL, REGION, INPUT, TARGET, MASK, GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 11, 17, 23, 29
 SMOOTHING, GAMMA, _UNCERTAIN = 0, 1, 2
-
-_Operand = tuple[torch.Size, tuple[int, ...], torch.dtype] | None
-
-
-def _operand(tensor: Tensor | None) -> _Operand:
-    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
-
-
-def _describe(operand: _Operand) -> tuple[int, ...]:
-    """Room for the address, then span, kind and strides of an operand (N, C, V), or (N, V) without channels."""
-    if operand is None:
-        return (0,) * 6
-    shape, strides, dtype = operand
-    sample, *channel, voxel = strides
-    by_channel = channel[0] if channel and shape[1] > 1 else 0
-    return 0, span(shape, strides), kind(dtype), sample, by_channel, voxel
-
-
-@functools.lru_cache(maxsize=4096)
-def _layout(
-    operands: tuple[_Operand, ...], voxels_per_chunk: int, sigmoid: bool, ignore: int | None, *flags: bool
-) -> Any:
-    """The vector without addresses: the same for every batch of a training run."""
-    input, target, mask, gradient = operands
-    nll, region, has_uncertain = flags
-    assert input is not None
-    assert target is not None
-    voxels = input[0][2]
-    return np.array(
-        (
-            *(voxels, -(-voxels // voxels_per_chunk), sigmoid, nll, region),
-            *(number for operand in (input, target, mask, gradient) for number in _describe(operand)),
-            *(len(target[0]) == 3, ignore is not None, ignore or 0, mask is not None, has_uncertain),
-        ),
-        dtype=np.int64,
-    )
-
-
-def pack(
-    operands: RegionInput,
-    voxels_per_chunk: int,
-    gradient: Tensor | None = None,
-    *,
-    nll: bool = False,
-    region: bool = True,
-) -> tuple[Any, ...]:
-    """What a kernel takes: types of input, target, mask and gradient, and the two vectors."""
-    input, target, mask, activation, ignore, uncertain, smoothing, gamma = operands
-    tensors = (input, target, mask, gradient)
-    described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
-    flags = (nll, region, uncertain is not None)
-    layout = _layout(described, voxels_per_chunk, activation == "sigmoid", ignore, *flags).copy()
-    for at, tensor in zip((_INPUT, _TARGET, _MASK, _GRADIENT), tensors, strict=True):
-        if tensor is not None:
-            layout[at] = tensor.data_ptr()
-    numbers = np.array((smoothing, gamma), dtype=np.float32)
-    if uncertain is not None:
-        numbers = np.concatenate((numbers, uncertain.numpy()))
-    return (
-        ELEMENTS[input.dtype],
-        ELEMENTS[target.dtype],
-        ELEMENTS[torch.uint8 if mask is None else mask.dtype],
-        ELEMENTS[input.dtype],
-        layout,
-        numbers,
-    )
 
 
 @compiled
@@ -145,18 +76,18 @@ def _unpack_view(like: Any, layout: Any, at: int) -> Any:
 def unpack(input: Any, target: Any, mask: Any, layout: Any, numbers: Any) -> Any:
     """The operands as tuples."""
     flags = layout[_FLAGS:]
-    values, uncertain = _unpack_view(target, layout, _TARGET), numbers[_UNCERTAIN:]
+    values, uncertain = _unpack_view(target, layout, TARGET), numbers[_UNCERTAIN:]
     return (
-        _unpack_view(input, layout, _INPUT),
+        _unpack_view(input, layout, INPUT),
         Target(values, flags[0] != 0, flags[1] != 0, flags[2], flags[4] != 0, uncertain),
-        Mask(_unpack_view(mask, layout, _MASK), flags[3] != 0),
+        Mask(_unpack_view(mask, layout, MASK), flags[3] != 0),
     )
 
 
 @compiled
 def unpack_gradient(like: Any, layout: Any) -> Any:
     """The gradient as a tuple."""
-    return _unpack_view(like, layout, _GRADIENT)
+    return _unpack_view(like, layout, GRADIENT)
 
 
 @compiled
