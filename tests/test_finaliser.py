@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import DEVICE, backends
 from test_formulas import OPTIONS
+from under_test import DEVICE, backends
 
 from fastmed import dispatch, formulas, ops
 from fastmed.contract import LossWeights, RegionInput, Request

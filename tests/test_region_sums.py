@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import DEVICE
 from oracle import assert_gradient_close, assert_sums_close
 from torch import Tensor
+from under_test import DEVICE
 
 import fastmed
 from fastmed import validation
