@@ -6,9 +6,10 @@ takes at least the longest of three times: that of its bytes, of its issue slots
 (MUFU). The share is the first over the longest: 100 % means bound by memory. Exits with 1 if a kernel
 
 - spills, or waits at a barrier in its inner loop;
-- loads logits narrower than 8 bytes a thread where neighbouring voxels are neighbours in memory, or than 4
-  bytes where a thread holds more than eight classes (that many independent loads keep the memory busy as
-  well);
+- loads logits narrower than 8 bytes a thread where layout and alignment allow. They do not where the classes of
+  a voxel are neighbours (channels last) and their bytes have no factor of 8: 6 classes in bfloat16 are 12 bytes,
+  so that every other voxel begins at a multiple of 4 only. Nor where a class has an odd number of voxels: then
+  the next one begins anywhere;
 - needs more instructions per element on sm_90 than its budget.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -75,7 +77,7 @@ class Variant(NamedTuple):
     """A kernel as launched for one kind of operands, and its budget of instructions per element on sm_90.
 
     `readings` is the number of inner loops of a tile: more than one where a kernel reads its classes
-    repeatedly.
+    repeatedly. Row by row, the table takes each path of each kernel.
     """
 
     name: str
@@ -86,27 +88,50 @@ class Variant(NamedTuple):
     activation: str = "softmax"
     dense: bool = False
     mask: torch.dtype | None = None
+    mask_per_class: bool = False
+    ignore_index: int | None = None
     channels_last: bool = False
+    voxels: int = 192**3
     readings: tuple[int, int] = (1, 1)
 
 
-_BF16, _FP32, _U8 = torch.bfloat16, torch.float32, torch.uint8
+_BF16, _FP16, _FP32, _U8 = torch.bfloat16, torch.float16, torch.float32, torch.uint8
+# Rows that do not begin at multiples of 16 voxels, which is what Triton looks for.
+_ODD = 191**3
 VARIANTS = (
-    Variant("sigmoid bf16 u8", 1, _BF16, _U8, (30, 30), "sigmoid", dense=True),
-    Variant("sigmoid fp32 u8", 1, _FP32, _U8, (30, 30), "sigmoid", dense=True),
-    Variant("sigmoid bf16 bf16", 1, _BF16, _BF16, (38, 30), "sigmoid", dense=True),
-    Variant("sigmoid bf16 u8 masked", 1, _BF16, _U8, (40, 38), "sigmoid", dense=True, mask=torch.bool),
-    Variant("softmax C=2 bf16 u8", 2, _BF16, _U8, (22, 28)),
-    Variant("softmax C=4 bf16 u8", 4, _BF16, _U8, (22, 28)),
-    Variant("softmax C=8 bf16 u8", 8, _BF16, _U8, (22, 28)),
-    Variant("softmax C=14 bf16 u8", 14, _BF16, _U8, (22, 28)),
-    Variant("softmax C=4 fp32 u8", 4, _FP32, _U8, (22, 28)),
-    Variant("softmax C=14 fp32 u8", 14, _FP32, _U8, (22, 28)),
-    Variant("softmax C=4 bf16 u8 masked", 4, _BF16, _U8, (30, 36), mask=torch.bool),
-    Variant("softmax C=4 bf16 bf16", 4, _BF16, _BF16, (24, 28), dense=True),
-    Variant("softmax C=4 bf16 u8 channels last", 4, _BF16, _U8, (24, 40), channels_last=True),
-    Variant("softmax C=32 bf16 u8", 32, _BF16, _U8, (42, 50), readings=(2, 3)),
-)
+    Variant("sigmoid bf16 u8", 1, _BF16, _U8, (26, 25), "sigmoid", dense=True),
+    Variant("sigmoid fp32 u8", 1, _FP32, _U8, (27, 25), "sigmoid", dense=True),
+    Variant("sigmoid bf16 bf16", 1, _BF16, _BF16, (31, 24), "sigmoid", dense=True),
+    Variant("sigmoid bf16 u8 masked", 1, _BF16, _U8, (35, 34), "sigmoid", dense=True, mask=torch.bool),
+    Variant("sigmoid fp16 u8 ignored", 1, _FP16, _U8, (33, 31), "sigmoid", dense=True, ignore_index=255),
+    Variant("sigmoid C=3 bf16 labels ignored", 3, _BF16, _U8, (39, 31), "sigmoid", ignore_index=255),
+    Variant("probabilities fp32 u8", 1, _FP32, _U8, (10, 10), "none", dense=True),
+    Variant("softmax C=2 bf16 u8", 2, _BF16, _U8, (18, 25)),
+    Variant("softmax C=4 bf16 u8", 4, _BF16, _U8, (17, 24)),
+    Variant("softmax C=8 bf16 u8", 8, _BF16, _U8, (16, 22)),
+    Variant("softmax C=14 bf16 u8", 14, _BF16, _U8, (16, 22)),
+    Variant("softmax C=16 fp16 u8 ignored", 16, _FP16, _U8, (18, 27), ignore_index=255),
+    Variant("softmax C=4 fp32 u8", 4, _FP32, _U8, (15, 22)),
+    Variant("softmax C=9 fp32 u8", 9, _FP32, _U8, (16, 23)),
+    Variant("softmax C=4 bf16 u8 masked", 4, _BF16, _U8, (20, 30), mask=torch.bool),
+    Variant("softmax C=4 bf16 u8 masked by class", 4, _BF16, _U8, (25, 34), mask=torch.bool, mask_per_class=True),
+    Variant("softmax C=4 bf16 bf16", 4, _BF16, _BF16, (21, 24), dense=True),
+    Variant("softmax C=8 bf16 bf16 ignored", 8, _BF16, _BF16, (28, 30), dense=True, ignore_index=255),
+    Variant("softmax C=4 bf16 u8 odd", 4, _BF16, _U8, (21, 24), voxels=_ODD),
+    Variant("softmax C=5 bf16 u8 odd", 5, _BF16, _U8, (24, 35), voxels=_ODD),
+    Variant("softmax C=2 bf16 u8 channels last", 2, _BF16, _U8, (19, 24), channels_last=True),
+    Variant("softmax C=4 bf16 u8 channels last", 4, _BF16, _U8, (17, 27), channels_last=True),
+    Variant("softmax C=8 bf16 u8 channels last", 8, _BF16, _U8, (18, 31), channels_last=True),
+    Variant("softmax C=6 bf16 u8 channels last", 6, _BF16, _U8, (20, 33), channels_last=True),
+    Variant("softmax C=8 fp32 u8 channels last", 8, _FP32, _U8, (18, 30), channels_last=True),
+    Variant("softmax C=32 bf16 u8", 32, _BF16, _U8, (35, 42), readings=(2, 3)),
+    Variant("softmax C=32 bf16 u8 ignored", 32, _BF16, _U8, (45, 57), ignore_index=255, readings=(2, 3)),
+    Variant(
+        "softmax C=32 bf16 u8 masked by class", 32, _BF16, _U8, (54, 70), mask=torch.bool, mask_per_class=True,
+        readings=(2, 3),
+    ),
+    Variant("softmax C=32 bf16 bf16", 32, _BF16, _BF16, (43, 48), dense=True, readings=(2, 3)),
+)  # fmt: skip
 
 
 class Measurement(NamedTuple):
@@ -131,20 +156,21 @@ def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def _operands(variant: Variant) -> RegionInput:
     """Operands of batch 2 without storage."""
-    shape = (2, variant.classes, _VOXELS)
+    shape = (2, variant.classes, variant.voxels)
     if variant.channels_last:
         input = _empty(shape[0], shape[2], shape[1], dtype=variant.dtype).transpose(1, 2)
     else:
         input = _empty(*shape, dtype=variant.dtype)
-    target = _empty(*(shape if variant.dense else (2, _VOXELS)), dtype=variant.target)
-    mask = None if variant.mask is None else _empty(2, 1, _VOXELS, dtype=variant.mask)
-    return RegionInput(input, target, mask, variant.activation, None)
+    target = _empty(*(shape if variant.dense else (2, variant.voxels)), dtype=variant.target)
+    mask_classes = variant.classes if variant.mask_per_class else 1
+    mask = None if variant.mask is None else _empty(2, mask_classes, variant.voxels, dtype=variant.mask)
+    return RegionInput(input, target, mask, variant.activation, variant.ignore_index)
 
 
 def _launches(variant: Variant) -> tuple[Launch, Launch]:
     """Forward and backward as the backend launches them on an H100."""
     operands = _operands(variant)
-    statistics = launch.statistics_of_loss(operands, _LOSS)
+    statistics = launch.statistics_of_loss(operands, RatioLinear() if variant.activation == "none" else _LOSS)
     forward, _ = launch.partial_sums(operands, statistics, GPUS[1].processors)
     gradient = _empty(8, *operands.input.shape[:2])
     dx = torch.empty_like(operands.input)
@@ -153,7 +179,7 @@ def _launches(variant: Variant) -> tuple[Launch, Launch]:
 
 def _second_stage() -> tuple[Launch, Launch]:
     """The kernels that run once, on a few numbers: the fused finaliser and the combination."""
-    operands = _operands(VARIANTS[5])
+    operands = _operands(Variant("", 4, _BF16, _U8, (0, 0)))
     statistics = launch.statistics_of_loss(operands, _LOSS)
     _, partials = launch.partial_sums(operands, statistics, GPUS[1].processors)
     invalid = _empty(2, dtype=torch.int64)
@@ -206,34 +232,53 @@ def _compile(chosen: Launch, capability: int) -> tuple[sass.Program, sass.Resour
 
 
 def _bytes_per_element(variant: Variant, backward: bool) -> float:
-    per_voxel = variant.mask.itemsize if variant.mask is not None else 0
+    per_voxel = 0
+    if variant.mask is not None:
+        per_voxel += variant.mask.itemsize * (variant.classes if variant.mask_per_class else 1)
     per_voxel += variant.target.itemsize * (variant.classes if variant.dense else 1)
     return variant.dtype.itemsize * (2 if backward else 1) + per_voxel / variant.classes
 
 
-def _required_load(variant: Variant, chosen: Launch) -> int:
-    """Narrowest load of logits, in bytes a thread, that passes."""
-    if variant.channels_last:
-        return variant.dtype.itemsize
-    return 4 if "few" in chosen.kernel.__name__ and variant.classes > 8 else 8
+def _required_load(variant: Variant) -> int:
+    """Narrowest load of logits, in bytes a thread, that passes: 8, or what the rows of memory are multiples of."""
+    row = variant.classes if variant.channels_last else variant.voxels
+    whole = variant.channels_last and variant.classes * variant.dtype.itemsize < 8
+    return 8 if whole else math.gcd(row * variant.dtype.itemsize, 8)
+
+
+def _turns(variant: Variant, chosen: Launch, program: sass.Program) -> list[tuple[sass.Loop, int]]:
+    """The inner loops of a tile, and the elements that one thread treats in a turn of each."""
+    loops = sass.main_loops(program)
+    if variant.readings > (1, 1):
+        return _turns_over_classes(loops, chosen.arguments["BLOCK"] // 32)
+    elements = chosen.arguments["BLOCK"] // launch.LANES * chosen.arguments.get("C", 1)
+    widest = max((loop.count("LDG") for loop in loops), default=0)
+    return [(loop, elements) for loop in loops if loop.count("LDG") == widest]
+
+
+def _turns_over_classes(loops: tuple[sass.Loop, ...], voxels: int) -> list[tuple[sass.Loop, int]]:
+    """One loop for each reading of the classes: the compiler unrolls it, and leaves remainders that do less.
+
+    An element takes one exponential; two in the first reading, which has no targets and finds the maximum as it
+    goes. The sum of the weights of a voxel, where each class has its own, takes none and is not counted.
+    """
+    turns: dict[tuple[bool, bool], tuple[sass.Loop, int]] = {}
+    for loop in loops:
+        exponentials = loop.count("MUFU")
+        online = exponentials == 2 * voxels * sum(size >= 8 for size in loop.load_bytes)
+        elements = exponentials // 2 if online else exponentials
+        reading = (online, loop.count("STG") > 0)
+        if elements > turns.get(reading, (loop, 0))[1]:
+            turns[reading] = (loop, elements)
+    return list(turns.values())
 
 
 def measure(variant: Variant, backward: bool, capability: int) -> Measurement:
     """Compiles one kernel of a variant and judges it."""
     chosen = _launches(variant)[backward]
     program, resources = _compile(chosen, capability)
-    loops = sass.main_loops(program)
-    widest = max((loop.count("LDG") for loop in loops), default=0)
-    # A loop over classes leaves a remainder loop with fewer loads.
-    loops = tuple(loop for loop in loops if loop.count("LDG") == widest or variant.readings[backward] > 1)
-    unroll = 1
-    elements = chosen.arguments["BLOCK"] // launch.LANES
-    if "C" in chosen.arguments:
-        elements *= variant.classes
-    if variant.readings[backward] > 1:
-        unroll = launch.softmax_many.UNROLL.value
-        elements = chosen.arguments["BLOCK"] // 32 * unroll
-        loops = tuple(loop for loop in loops if sum(size >= 8 for size in loop.load_bytes) == unroll)
+    turns = _turns(variant, chosen, program)
+    loops = tuple(loop for loop, _ in turns)
     failures = []
     if len(loops) != variant.readings[backward]:
         failures.append(f"has {len(loops)} inner loops where {variant.readings[backward]} are expected")
@@ -243,11 +288,11 @@ def measure(variant: Variant, backward: bool, capability: int) -> Measurement:
     barriers = sum(loop.barriers for loop in loops)
     if barriers:
         failures.append(f"waits at {barriers} barriers in the inner loop")
-    required = _required_load(variant, chosen)
+    required = _required_load(variant)
     narrowest = min((max(loop.load_bytes, default=0) for loop in loops), default=0)
     if narrowest < required:
         failures.append(f"loads {narrowest} bytes a thread, {required} are possible")
-    instructions = sum(len(loop.instructions) for loop in loops) / elements
+    instructions = sum(len(loop.instructions) / elements for loop, elements in turns)
     if capability == 90 and instructions > variant.budget[backward]:
         failures.append(f"takes {instructions:.1f} instructions per element, its budget is {variant.budget[backward]}")
     return Measurement(
@@ -259,7 +304,7 @@ def measure(variant: Variant, backward: bool, capability: int) -> Measurement:
         narrowest,
         barriers,
         instructions,
-        sum(loop.count("MUFU") for loop in loops) / elements,
+        sum(loop.count("MUFU") / elements for loop, elements in turns),
         _bytes_per_element(variant, backward),
         tuple(failures),
     )

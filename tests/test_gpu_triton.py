@@ -168,6 +168,54 @@ def test_half_precision(activation: str, classes: int, dtype: torch.dtype) -> No
     check(make(classes, activation, dense=activation == "sigmoid", dtype=dtype, voxels=140))
 
 
+def channels_last(operands: RegionInput) -> RegionInput:
+    """The same operands with the classes of a voxel side by side."""
+    return operands._replace(input=operands.input.transpose(1, 2).contiguous().transpose(1, 2))
+
+
+# The rows of 144 voxels begin where vectors may, those of 140 do not.
+@pytest.mark.parametrize(
+    ("classes", "dtype", "voxels", "tile"),
+    [
+        (4, torch.float32, 144, (4, 1, 4)),
+        (9, torch.float32, 144, (2, 1, 2)),
+        (9, torch.bfloat16, 144, (4, 1, 4)),
+        (16, torch.float16, 272, (4, 1, 4)),
+        (4, torch.bfloat16, 140, (4, 1, 1)),
+        (9, torch.bfloat16, 140, (1, 1, 1)),
+    ],
+)
+def test_voxels_of_a_load_are_treated_in_turn(
+    classes: int, dtype: torch.dtype, voxels: int, tile: tuple[int, int, int]
+) -> None:
+    operands = make(classes, dtype=dtype, voxels=voxels, ignore_index=1)
+    assert launch.few_tile(operands) == tile
+    check(operands)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype", "tile"),
+    [
+        (2, torch.bfloat16, (4, 2, 4)),
+        (4, torch.float32, (1, 4, 1)),
+        (8, torch.float16, (1, 8, 1)),
+        (8, torch.float32, (1, 4, 1)),
+        (12, torch.bfloat16, (1, 4, 1)),
+        (3, torch.bfloat16, (1, 1, 1)),
+    ],
+)
+def test_channels_last_classes_are_read_together(classes: int, dtype: torch.dtype, tile: tuple[int, int, int]) -> None:
+    operands = channels_last(make(classes, dtype=dtype, mask="float", voxels=144))
+    assert launch.few_tile(operands) == tile
+    check(operands)
+
+
+def test_channels_last_with_targets_and_weights_of_each_class() -> None:
+    operands = channels_last(make(2, dense=True, target_dtype=torch.float32, mask="class", voxels=144))
+    assert launch.few_tile(operands) == (1, 2, 1)
+    check(operands)
+
+
 @pytest.mark.parametrize(
     "target_dtype",
     [torch.bool, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64],
@@ -181,8 +229,7 @@ def test_labels_of_every_integer_type(target_dtype: torch.dtype) -> None:
 def test_strides_are_read_in_place() -> None:
     """Channels last, expanded and sliced operands."""
     plain = make(3, voxels=140)
-    channels_last = plain.input.transpose(1, 2).contiguous().transpose(1, 2)
-    check(plain._replace(input=channels_last))
+    check(channels_last(plain))
     check(plain._replace(input=plain.input[:1].expand(2, -1, -1)))
     check(plain._replace(input=plain.input[:, :, ::2], target=plain.target[:, 1::2]))
 

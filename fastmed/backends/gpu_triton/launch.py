@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy
@@ -40,6 +41,8 @@ TILES_PER_PROGRAM = 64
 PROGRAMS_PER_PROCESSOR = 8
 WARPS = 4
 LANES = 32 * WARPS
+# Bytes of the widest load of a thread.
+VECTOR = 16
 WARPS_FINALISE = 8
 # Elements of the tile of partial sums that the second stage reads at once.
 FINALISE_TILE = 2048
@@ -140,8 +143,8 @@ def _bits(statistics: frozenset[int]) -> int:
     return sum(1 << statistic for statistic in statistics)
 
 
-def _block(operands: RegionInput, bytes_per_thread: int) -> int:
-    """Voxels of a tile whose threads read so many bytes of a class at once.
+def _block(operands: RegionInput) -> int:
+    """Voxels of a tile whose threads read a vector of a class at once.
 
     One voxel a thread where the voxels of a class are not neighbours in memory: no load is wider than that,
     and a tile that all operands would split among the threads in the same way needs no exchange between
@@ -149,7 +152,43 @@ def _block(operands: RegionInput, bytes_per_thread: int) -> int:
     """
     if INTERPRETED or operands.input.stride(2) != 1:
         return LANES
-    return LANES * bytes_per_thread // operands.input.element_size()
+    return LANES * VECTOR // operands.input.element_size()
+
+
+class FewTile(NamedTuple):
+    """A thread's share of a softmax over few classes: its voxels, the classes of a load, the turns of forward."""
+
+    voxels: int
+    chunk: int = 1
+    turns: int = 1
+
+
+def _is_wide(rows: Tensor) -> bool:
+    """Whether threads can load vectors of a row, as far as Triton tells: by multiples of 16."""
+    *rest, last = rows.stride()
+    return last == 1 and all(stride % 16 == 0 for stride in rest) and rows.data_ptr() % 16 == 0
+
+
+def few_tile(operands: RegionInput) -> FewTile:
+    """Loads of 8 bytes a thread or more where layout and alignment allow, from number of classes and item size.
+
+    Forward treats the voxels of a load one at a time: a thread has the registers for the sums of one.
+    """
+    input, target = operands.input, operands.target
+    classes, itemsize = input.shape[1], input.element_size()
+    if _is_wide(input):
+        voxels = 4 if classes <= 8 else 8 // itemsize
+        return FewTile(voxels, turns=voxels)
+    by_voxel = input.transpose(1, 2)
+    if by_voxel.is_contiguous() and _is_wide(by_voxel.flatten(1)):
+        # Channels last. A vector holds the classes of several voxels, or a part of one's that has an equal
+        # number of classes in each load. Several need targets that are neighbours too.
+        chunk = math.gcd(classes, VECTOR // itemsize)
+        alone = chunk < classes or operands.is_dense or _is_per_class(operands) or not _is_wide(target)
+        voxels = 1 if alone else VECTOR // itemsize // classes
+        return FewTile(voxels, chunk, turns=voxels)
+    # One element in a load: voxels of a thread are no neighbours, and all of them are treated at once.
+    return FewTile(4 if classes <= 4 and input.stride(2) == 1 else 1)
 
 
 def _is_hard(operands: RegionInput) -> bool:
@@ -174,7 +213,7 @@ def _tile(classes: int) -> dict[str, int]:
 
 
 def _scheme(operands: RegionInput) -> Scheme:
-    """The scheme of a pass over the voxels: by activation, number of classes and order in memory alone."""
+    """The scheme of a pass over the voxels: by activation, number of classes and layout."""
     samples, classes, _ = operands.input.shape
     dense = operands.is_dense
     if operands.activation != "softmax":
@@ -189,7 +228,7 @@ def _scheme(operands: RegionInput) -> Scheme:
                 {"classes": classes, **sigmoid_constant, **tile},
                 {"HARD": hard},
             )
-        block = _block(operands, 16)
+        block = _block(operands)
         return Scheme(
             sigmoid.region_fwd_kernel_sigmoid,
             sigmoid.region_bwd_kernel_sigmoid,
@@ -200,26 +239,34 @@ def _scheme(operands: RegionInput) -> Scheme:
         )
     per_class = _is_per_class(operands)
     if classes <= (FEW_CLASSES_DENSE if dense or per_class else FEW_CLASSES):
-        voxels_per_thread = 4 if classes <= 8 else 2
-        block = _block(operands, voxels_per_thread * operands.input.element_size())
+        tile = few_tile(operands)
+        block = LANES if INTERPRETED else LANES * tile.voxels
         return Scheme(
             softmax_few.region_fwd_kernel_softmax_few,
             softmax_few.region_bwd_kernel_softmax_few,
             samples,
             block,
-            {"C": classes, "DENSE": dense, "PER_CLASS": per_class, "BLOCK": block},
-            # One accumulator for all voxels of a thread where registers are scarce, one for
-            # each where they are not.
-            {"FOLD": 1 if classes <= 4 else min(voxels_per_thread, block // LANES)},
+            {"C": classes, "DENSE": dense, "PER_CLASS": per_class, "CHUNK": tile.chunk, "BLOCK": block},
+            {"TURNS": tile.turns},
         )
-    # 16 bytes a lane, so that the voxels of one warp lie in one row of the tile.
-    block = 32 if INTERPRETED else 32 * 16 // operands.input.element_size()
+    # As many voxels a lane as it loads at once, so that those of one warp lie in one row of the tile. Weights
+    # and targets of their own take registers, and then the widest load is too wide.
+    width = VECTOR // 2 if dense or _is_weighted(operands) else VECTOR
+    block = 32 if INTERPRETED else 32 * width // operands.input.element_size()
     return Scheme(
         softmax_many.region_fwd_kernel_softmax_many,
         softmax_many.region_bwd_kernel_softmax_many,
         samples,
         WARPS * block,
-        {"classes": classes, "DENSE": dense, "PER_CLASS": per_class, "WARPS": WARPS, "BLOCK": block},
+        {
+            "classes": classes,
+            "DENSE": dense,
+            "PER_CLASS": per_class,
+            # Classes whose loads are in flight together; a target or weight for each class is one more load.
+            "UNROLL": 2 if dense or per_class else 4,
+            "WARPS": WARPS,
+            "BLOCK": block,
+        },
         {"CLASSES": triton.next_power_of_2(classes)},
     )
 

@@ -86,6 +86,39 @@ def load(pointer, lane, stride, inside):
 
 
 @triton.jit
+def deal(tile, HANDS: tl.constexpr):
+    """Tuple of a power of two of tiles that take the elements in turn, as players take cards.
+
+    Moves nothing where the elements of a turn lie in one thread.
+    """
+    dealt = (tile,)
+    for level in tl.static_range(4):
+        if 2 << level <= HANDS:
+            even = ()
+            odd = ()
+            for i in tl.static_range(1 << level):
+                pairs = tl.reshape(dealt[i], dealt[i].shape[0] // 2, 2)
+                first, second = tl.split(pairs)
+                even += (first,)
+                odd += (second,)
+            dealt = even + odd
+    return dealt
+
+
+@triton.jit
+def collect(dealt, HANDS: tl.constexpr):
+    """The tile that `deal` gave out."""
+    for level in tl.static_range(4):
+        if 2 << level <= HANDS:
+            joined = ()
+            for i in tl.static_range(HANDS >> (level + 1)):
+                pairs = tl.join(dealt[i], dealt[i + (HANDS >> (level + 1))])
+                joined += (tl.reshape(pairs, 2 * dealt[i].shape[0]),)
+            dealt = joined
+    return dealt[0]
+
+
+@triton.jit
 def load_labels(pointer, lane, stride, inside):
     """Labels as int32, or as int64 if their type is wider."""
     labels = load(pointer, lane, stride, inside)
@@ -118,17 +151,3 @@ def tile_range(tile, voxels, BLOCK: tl.constexpr, TAIL: tl.constexpr):
 def clean(weight, value):
     """The value, and zero at removed voxels, where it may be NaN."""
     return tl.where(weight == 0.0, 0.0, value)
-
-
-@triton.jit
-def add(total, value, FOLD: tl.constexpr):
-    """Adds a tile to an accumulator that holds one number for `FOLD` neighbours, which lie in one thread."""
-    if FOLD > 1:
-        value = tl.sum(tl.reshape(value, total.shape[0], FOLD), 1)
-    return total + value
-
-
-@triton.jit
-def add_where(hit, total, value, FOLD: tl.constexpr):
-    """Adds a tile where `hit`; without folding this compiles to one predicated addition."""
-    return tl.where(hit, total + value, total) if FOLD == 1 else add(total, tl.where(hit, value, 0.0), FOLD)

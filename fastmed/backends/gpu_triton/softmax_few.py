@@ -1,6 +1,7 @@
 """Softmax over few classes: a thread holds all classes of its voxels, and no loop turn exchanges anything.
 
-A tile is a tuple of one-dimensional tiles, one for each class, unrolled at compile time.
+A tile is a tuple of one-dimensional tiles, one for each class, unrolled at compile time. A thread loads several
+voxels at once; the forward pass treats them in turn, so that one accumulator for each class and statistic is enough.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from .primitives import (
     TARGET_SQ,
     TP,
     WEIGHT,
-    add,
-    add_where,
     clean,
+    collect,
+    deal,
     load,
     load_labels,
     load_weight,
@@ -40,19 +41,53 @@ from .primitives import (
 
 
 @triton.jit
+def _chunk_range(start, voxels, C: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr):
+    """Offsets of the first `CHUNK` classes of the voxels of a tile whose classes are neighbours, and which exist."""
+    element = tl.arange(0, BLOCK * CHUNK)
+    voxel = element // CHUNK
+    inside = tl.full((BLOCK * CHUNK,), True, tl.int1)
+    if TAIL:
+        inside = start + voxel < voxels
+    # Written so that the compiler sees how many neighbours there are.
+    return element if CHUNK == C else voxel * C + element % CHUNK, inside
+
+
+@triton.jit
+def _load_logits(
+    x, x_sc, x_sv, start, lane, inside, voxels,
+    C: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """Tuple of the logits of each class: one class in a load, or a chunk of neighbours."""
+    x += start * x_sv
+    logits = ()
+    if CHUNK == 1:
+        for _ in tl.static_range(C):
+            logits += (load(x, lane, x_sv, inside).to(tl.float32),)
+            x += x_sc
+    else:
+        offset, exists = _chunk_range(start, voxels, C, CHUNK, BLOCK, TAIL)
+        for _ in tl.static_range(C // CHUNK):
+            dealt = deal(tl.load(x + offset, mask=exists, other=0), CHUNK)
+            for i in tl.static_range(CHUNK):
+                logits += (dealt[i].to(tl.float32),)
+            x += CHUNK
+    return logits
+
+
+@triton.jit
 def _load_classes(
-    x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, ignore_index,
-    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr,
+    x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, voxels, ignore_index,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+    TAIL: tl.constexpr,
 ):  # fmt: skip
     """Tuples of logits, targets (the labels alone if not dense) and weights (one if not per class), and their sum.
 
     A voxel that no class gives weight is removed: its logits read as zero.
     """
-    x += start * x_sv
+    logits = _load_logits(x, x_sc, x_sv, start, lane, inside, voxels, C, CHUNK, BLOCK, TAIL)
     target += start * target_sv
     if mask is not None:
         mask += start * mask_sv
-    logits = ()
     targets = ()
     weights = ()
     kept = inside
@@ -76,8 +111,6 @@ def _load_classes(
         weight = weights[c if PER_CLASS else 0]
         if DENSE:
             targets += (clean(weight, dense),)
-        logits += (load(x, lane, x_sv, inside).to(tl.float32),)
-        x += x_sc
     used = weights[0]
     if PER_CLASS:
         for c in tl.static_range(1, C):
@@ -110,9 +143,9 @@ def _softmax(logits, C: tl.constexpr):
 @triton.jit
 def _accumulate(
     sums, invalid, logits, targets, weights, inside, ignore_index,
-    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, WANTED: tl.constexpr, FOLD: tl.constexpr,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
-    """Adds one tile to the sums, a tuple over classes of a tuple over statistics."""
+    """Adds the voxels of one turn to the sums, a tuple over classes of a tuple over statistics."""
     shifted, powers, total, inverse = _softmax(logits, C)
     if HAS_NLL_POS & WANTED:
         log_total = log2(total)
@@ -120,7 +153,7 @@ def _accumulate(
         wrong = inside & ((targets[0] < 0) | (targets[0] >= C))
         if ignore_index is not None:
             wrong = wrong & (targets[0] != ignore_index)
-        invalid = add_where(wrong, invalid, tl.full(wrong.shape, 1.0, tl.float32), FOLD)
+        invalid = tl.where(wrong, invalid + 1.0, invalid)
     new_sums = ()
     for c in tl.static_range(C):
         tp, pred, pred_sq, tgt, tgt_sq, nll, wgt = sums[c]
@@ -128,33 +161,62 @@ def _accumulate(
         p = powers[c] * inverse
         weighted_p = weight * p
         if HAS_PRED & WANTED:
-            pred = add(pred, weighted_p, FOLD)
+            pred += weighted_p
         if HAS_PRED_SQ & WANTED:
-            pred_sq = add(pred_sq, weighted_p * p, FOLD)
+            pred_sq += weighted_p * p
         if HAS_WEIGHT & WANTED:
-            wgt = add(wgt, weight, FOLD)
+            wgt += weight
         if DENSE:
             weighted_target = weight * targets[c]
             if HAS_TP & WANTED:
-                tp = add(tp, weighted_target * p, FOLD)
+                tp += weighted_target * p
             if HAS_TARGET & WANTED:
-                tgt = add(tgt, weighted_target, FOLD)
+                tgt += weighted_target
             if HAS_TARGET_SQ & WANTED:
-                tgt_sq = add(tgt_sq, weighted_target * targets[c], FOLD)
+                tgt_sq += weighted_target * targets[c]
             if HAS_NLL_POS & WANTED:
                 # A class of probability zero that is not the target would give 0 * inf.
                 surprise = tl.where(weighted_target == 0.0, 0.0, weighted_target * (log_total - shifted[c]))
-                nll = add(nll, surprise, FOLD)
+                nll += surprise
         else:
             hit = targets[0] == c
             if HAS_TP & WANTED:
-                tp = add_where(hit, tp, weighted_p, FOLD)
+                tp = tl.where(hit, tp + weighted_p, tp)
             if HAS_TARGET & WANTED:
-                tgt = add_where(hit, tgt, weight, FOLD)
+                tgt = tl.where(hit, tgt + weight, tgt)
             if HAS_NLL_POS & WANTED:
-                nll = add_where(hit, nll, weight * (log_total - shifted[c]), FOLD)
+                nll = tl.where(hit, nll + weight * (log_total - shifted[c]), nll)
         new_sums += ((tp, pred, pred_sq, tgt, tgt_sq, nll, wgt),)
     return new_sums, invalid
+
+
+@triton.jit
+def _of_turn(tiles, TURN: tl.constexpr, TURNS: tl.constexpr):
+    """The voxels of one turn, of each of a tuple of tiles."""
+    dealt = ()
+    for i in tl.static_range(len(tiles)):
+        dealt += (deal(tiles[i], TURNS)[TURN],)
+    return dealt
+
+
+@triton.jit
+def _accumulate_tile(
+    sums, invalid, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, ignore_index,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+    TAIL: tl.constexpr, TURNS: tl.constexpr, WANTED: tl.constexpr,
+):  # fmt: skip
+    start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
+    logits, targets, weights, _used = _load_classes(
+        x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, voxels,
+        ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, TAIL,
+    )  # fmt: skip
+    for turn in tl.static_range(TURNS):
+        sums, invalid = _accumulate(
+            sums, invalid,
+            _of_turn(logits, turn, TURNS), _of_turn(targets, turn, TURNS), _of_turn(weights, turn, TURNS),
+            deal(inside, TURNS)[turn], ignore_index, C, DENSE, PER_CLASS, WANTED,
+        )  # fmt: skip
+    return sums, invalid
 
 
 @triton.jit
@@ -177,9 +239,10 @@ def region_fwd_kernel_softmax_few(
     C: tl.constexpr,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
-    WANTED: tl.constexpr,
+    CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
-    FOLD: tl.constexpr,
+    TURNS: tl.constexpr,
+    WANTED: tl.constexpr,
 ):
     """Partial sums of one sample over every `num_programs(1)`-th tile."""
     n = tl.program_id(0).to(tl.int64)
@@ -189,32 +252,22 @@ def region_fwd_kernel_softmax_few(
     target += n * target_sn
     if mask is not None:
         mask += n * mask_sn
-    zero = tl.zeros((BLOCK // FOLD,), tl.float32)
+    zero = tl.zeros((BLOCK // TURNS,), tl.float32)
     invalid = zero
     sums = ()
     for _ in tl.static_range(C):
         sums += ((zero, zero, zero, zero, zero, zero, zero),)
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
-        start, lane, inside = tile_range(tile, voxels, BLOCK, False)
-        logits, targets, weights, _used = _load_classes(
-            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
-            ignore_index,
-            C, DENSE, PER_CLASS,
+        sums, invalid = _accumulate_tile(
+            sums, invalid, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels,
+            ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, False, TURNS, WANTED,
         )  # fmt: skip
-        sums, invalid = _accumulate(
-            sums, invalid, logits, targets, weights, inside, ignore_index, C, DENSE, PER_CLASS, WANTED, FOLD
-        )
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
-        start, lane, inside = tile_range(full_tiles, voxels, BLOCK, True)
-        logits, targets, weights, _used = _load_classes(
-            x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
-            ignore_index,
-            C, DENSE, PER_CLASS,
+        sums, invalid = _accumulate_tile(
+            sums, invalid, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, full_tiles,
+            voxels, ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, True, TURNS, WANTED,
         )  # fmt: skip
-        sums, invalid = _accumulate(
-            sums, invalid, logits, targets, weights, inside, ignore_index, C, DENSE, PER_CLASS, WANTED, FOLD
-        )
     # partials: (statistic, sample, class, program)
     rows = tl.num_programs(0).to(tl.int64) * C * programs
     partials += n * C * programs + program
@@ -240,21 +293,41 @@ def region_fwd_kernel_softmax_few(
 
 
 @triton.jit
+def _store_classes(
+    dx, values, dx_sc, dx_sv, start, lane, inside, voxels,
+    C: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """Stores a tuple over classes in the layout that `_load_logits` reads."""
+    dx += start * dx_sv
+    if CHUNK == 1:
+        for c in tl.static_range(C):
+            tl.store(dx + lane * dx_sv, values[c], mask=inside)
+            dx += dx_sc
+    else:
+        offset, exists = _chunk_range(start, voxels, C, CHUNK, BLOCK, TAIL)
+        for chunk in tl.static_range(C // CHUNK):
+            dealt = ()
+            for i in tl.static_range(CHUNK):
+                dealt += (values[chunk * CHUNK + i],)
+            tl.store(dx + offset, collect(dealt, CHUNK), mask=exists)
+            dx += CHUNK
+
+
+@triton.jit
 def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
     gradient_ss, gradient_sc, factor, tile, voxels, ignore_index,
-    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+    TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, targets, weights, used = _load_classes(
-        x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside,
-        ignore_index,
-        C, DENSE, PER_CLASS,
+        x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, voxels,
+        ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, TAIL,
     )  # fmt: skip
     _, powers, _, inverse = _softmax(logits, C)
-    zero = tl.zeros((BLOCK,), tl.float32)
     # The mean of dL/dp under p, less the summed weights of the nll: what every class of the voxel shares.
-    shared = zero
+    shared = tl.zeros((BLOCK,), tl.float32)
     by_p = ()
     by_nll = ()
     for c in tl.static_range(C):
@@ -271,12 +344,11 @@ def _gradient_tile(
         shared += p * slope - pull
         by_p += (slope,)
         by_nll += (pull,)
-    dx += start * dx_sv
+    values = ()
     for c in tl.static_range(C):
         p = powers[c] * inverse
-        value = clean(used, p * (by_p[c] - shared) - by_nll[c])
-        tl.store(dx + lane * dx_sv, value, mask=inside)
-        dx += dx_sc
+        values += (clean(used, p * (by_p[c] - shared) - by_nll[c]).to(dx.dtype.element_ty),)
+    _store_classes(dx, values, dx_sc, dx_sv, start, lane, inside, voxels, C, CHUNK, BLOCK, TAIL)
 
 
 @triton.jit
@@ -307,6 +379,7 @@ def region_bwd_kernel_softmax_few(
     C: tl.constexpr,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
+    CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Gradient of one sample over every `num_programs(1)`-th tile."""
@@ -326,11 +399,12 @@ def region_bwd_kernel_softmax_few(
     for tile in range(program, full_tiles, programs):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, C, DENSE, PER_CLASS, BLOCK, False,
+            gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK,
+            False,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, C, DENSE, PER_CLASS, BLOCK,
-            True,
+            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, C, DENSE, PER_CLASS, CHUNK,
+            BLOCK, True,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """Softmax over many classes: a loop over the classes, read twice, the second time from cache.
 
 A tile is [warps, voxels of a warp], so that a sum over the voxels of a warp needs shuffles and no barrier.
-The first reading finds maximum and sum online, four classes at a time; the second one adds up the
-statistics of each class.
+The first reading finds maximum and sum online, with the loads of a few classes in flight; the second one adds
+up the statistics of each class.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ from .primitives import (
     log2,
     reciprocal,
 )
-
-# Classes whose loads are in flight together.
-UNROLL = tl.constexpr(4)
 
 
 @triton.jit
@@ -109,7 +106,7 @@ def _load_logits(x, x_sv, lane, inside, used):
 
 
 @triton.jit
-def _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes):
+def _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes, UNROLL: tl.constexpr):
     """The largest logit of each voxel and the sum of the exponentials relative to it, in one pass."""
     largest = tl.full(lane.shape, LOWEST, tl.float32)
     total = tl.zeros(lane.shape, tl.float32)
@@ -133,7 +130,7 @@ def _accumulate(
     sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, classes,
     ignore_index,
     WARPS: tl.constexpr, BLOCK: tl.constexpr, CLASSES: tl.constexpr, TAIL: tl.constexpr,
-    DENSE: tl.constexpr, PER_CLASS: tl.constexpr, WANTED: tl.constexpr,
+    DENSE: tl.constexpr, PER_CLASS: tl.constexpr, UNROLL: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
     """Adds one tile to the sums, [warps, classes] each."""
     tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, invalid = sums
@@ -152,7 +149,7 @@ def _accumulate(
         target, mask, target_sc, target_sv, mask_sc, mask_sv, lane, inside, labels, kept, voxel_weight, classes,
         ignore_index, DENSE, PER_CLASS,
     )  # fmt: skip
-    largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes)
+    largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes, UNROLL)
     inverse = reciprocal(total)
     log_total = log2(total)
 
@@ -214,6 +211,7 @@ def region_fwd_kernel_softmax_many(
     ignore_index,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
+    UNROLL: tl.constexpr,
     WANTED: tl.constexpr,
     WARPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -233,13 +231,13 @@ def region_fwd_kernel_softmax_many(
     for tile in range(program, full_tiles, programs):
         sums = _accumulate(
             sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, classes,
-            ignore_index, WARPS, BLOCK, CLASSES, False, DENSE, PER_CLASS, WANTED,
+            ignore_index, WARPS, BLOCK, CLASSES, False, DENSE, PER_CLASS, UNROLL, WANTED,
         )  # fmt: skip
     if (full_tiles * WARPS * BLOCK < voxels) & (full_tiles % programs == program):
         sums = _accumulate(
             sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, full_tiles, voxels,
             classes,
-            ignore_index, WARPS, BLOCK, CLASSES, True, DENSE, PER_CLASS, WANTED,
+            ignore_index, WARPS, BLOCK, CLASSES, True, DENSE, PER_CLASS, 1, WANTED,
         )  # fmt: skip
     tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, invalid = sums
     # partials: (statistic, sample, class, program)
@@ -281,7 +279,7 @@ def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
     gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index,
     WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr, DENSE: tl.constexpr,
-    PER_CLASS: tl.constexpr,
+    PER_CLASS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = _tile(tile, voxels, WARPS, BLOCK, TAIL)
     x += start * x_sv
@@ -295,7 +293,7 @@ def _gradient_tile(
         target, mask, target_sc, target_sv, mask_sc, mask_sv, lane, inside, labels, kept, voxel_weight, classes,
         ignore_index, DENSE, PER_CLASS,
     )  # fmt: skip
-    largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes)
+    largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes, UNROLL)
     inverse = reciprocal(total)
     # The mean of dL/dp under p, less the summed weights of the nll: what every class of the voxel shares.
     shared = tl.zeros((WARPS, BLOCK), tl.float32)
@@ -363,6 +361,7 @@ def region_bwd_kernel_softmax_many(
     ignore_index,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
+    UNROLL: tl.constexpr,
     WARPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -384,11 +383,11 @@ def region_bwd_kernel_softmax_many(
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
             gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index,
-            WARPS, BLOCK, False, DENSE, PER_CLASS,
+            WARPS, BLOCK, False, DENSE, PER_CLASS, UNROLL,
         )  # fmt: skip
     if (full_tiles * WARPS * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
             gradient_ss, gradient_sc, factor, full_tiles, voxels, classes, ignore_index,
-            WARPS, BLOCK, True, DENSE, PER_CLASS,
+            WARPS, BLOCK, True, DENSE, PER_CLASS, 1,
         )  # fmt: skip
