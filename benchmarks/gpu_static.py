@@ -91,6 +91,7 @@ class Variant(NamedTuple):
     mask_per_class: bool = False
     ignore_index: int | None = None
     channels_last: bool = False
+    uncertain: bool = False
     voxels: int = 192**3
     readings: tuple[int, int] = (1, 1)
 
@@ -105,6 +106,8 @@ VARIANTS = (
     Variant("sigmoid bf16 u8 masked", 1, _BF16, _U8, (35, 34), "sigmoid", dense=True, mask=torch.bool),
     Variant("sigmoid fp16 u8 ignored", 1, _FP16, _U8, (33, 31), "sigmoid", dense=True, ignore_index=255),
     Variant("sigmoid C=3 bf16 labels ignored", 3, _BF16, _U8, (39, 31), "sigmoid", ignore_index=255),
+    Variant("table T=14 fp32 fp32", 14, _FP32, _FP32, (62, 56), "sigmoid", True, channels_last=True, uncertain=True),
+    Variant("table T=32 bf16 fp32", 32, _BF16, _FP32, (48, 35), "sigmoid", True, channels_last=True, uncertain=True),
     Variant("probabilities fp32 u8", 1, _FP32, _U8, (10, 10), "none", dense=True),
     Variant("softmax C=2 bf16 u8", 2, _BF16, _U8, (18, 25)),
     Variant("softmax C=4 bf16 u8", 4, _BF16, _U8, (17, 24)),
@@ -164,7 +167,10 @@ def _operands(variant: Variant) -> RegionInput:
     target = _empty(*(shape if variant.dense else (2, variant.voxels)), dtype=variant.target)
     mask_classes = variant.classes if variant.mask_per_class else 1
     mask = None if variant.mask is None else _empty(2, mask_classes, variant.voxels, dtype=variant.mask)
-    return RegionInput(input, target, mask, variant.activation, variant.ignore_index)
+    if variant.channels_last and variant.dense:
+        target = target.view(shape[0], shape[2], shape[1]).transpose(1, 2)
+    uncertain = _empty(variant.classes) if variant.uncertain else None
+    return RegionInput(input, target, mask, variant.activation, variant.ignore_index, uncertain)
 
 
 def _launches(variant: Variant) -> tuple[Launch, Launch]:
@@ -177,8 +183,8 @@ def _launches(variant: Variant) -> tuple[Launch, Launch]:
     return forward, launch.gradient_of_input(operands, gradient, _empty(), dx, GPUS[1].processors)
 
 
-def _second_stage() -> tuple[Launch, Launch]:
-    """The kernels that run once, on a few numbers: the fused finaliser and the combination."""
+def _second_stage() -> tuple[Launch, Launch, Launch]:
+    """The kernels that run once, on a few numbers: the fused finaliser, the combination, and a small table's loss."""
     operands = _operands(Variant("", 4, _BF16, _U8, (0, 0)))
     statistics = launch.statistics_of_loss(operands, _LOSS)
     _, partials = launch.partial_sums(operands, statistics, GPUS[1].processors)
@@ -187,7 +193,10 @@ def _second_stage() -> tuple[Launch, Launch]:
         operands, partials, statistics, _LOSS, LossWeights(), _empty(), _empty(8, 2, 4), invalid
     )
     sums = _empty(8, 2, 4, dtype=torch.float64)
-    return finalisation, launch.combination(operands, partials, statistics, sums, invalid)
+    table = RegionInput(*(_empty(1, 64, 18).transpose(1, 2),) * 2, None, "sigmoid", uncertain=_empty(18))
+    loss = RatioLinear(lambda_ratio=0.0, lambda_nll=1.0, nll_mean="task", balance_pos=True, balance_neg=True)
+    of_table = launch.table_loss(table, loss, LossWeights(), _empty(), _empty(8, 1, 18), invalid)
+    return finalisation, launch.combination(operands, partials, statistics, sums, invalid), of_table
 
 
 def _source(chosen: Launch) -> ASTSource:
@@ -241,6 +250,9 @@ def _bytes_per_element(variant: Variant, backward: bool) -> float:
 
 def _required_load(variant: Variant) -> int:
     """Narrowest load of logits, in bytes a thread, that passes: 8, or what the rows of memory are multiples of."""
+    if variant.channels_last and variant.dense and variant.classes % 16:
+        # The end of a row is masked, and Triton knows of multiples of 16 alone.
+        return variant.dtype.itemsize
     row = variant.classes if variant.channels_last else variant.voxels
     whole = variant.channels_last and variant.classes * variant.dtype.itemsize < 8
     return 8 if whole else math.gcd(row * variant.dtype.itemsize, 8)
@@ -251,7 +263,10 @@ def _turns(variant: Variant, chosen: Launch, program: sass.Program) -> list[tupl
     loops = sass.main_loops(program)
     if variant.readings > (1, 1):
         return _turns_over_classes(loops, chosen.arguments["BLOCK"] // 32)
-    elements = chosen.arguments["BLOCK"] // launch.LANES * chosen.arguments.get("C", 1)
+    if "VOXELS" in chosen.arguments:
+        elements = chosen.arguments["VOXELS"] * chosen.arguments["CLASSES"] // launch.LANES
+    else:
+        elements = chosen.arguments["BLOCK"] // launch.LANES * chosen.arguments.get("C", 1)
     widest = max((loop.count("LDG") for loop in loops), default=0)
     return [(loop, elements) for loop in loops if loop.count("LDG") == widest]
 
@@ -386,7 +401,7 @@ def main(arguments: list[str] | None = None) -> int:
             for backward in (False, True)
             for capability in capabilities
         ]
-        jobs += [pool.submit(measure_second_stage, index, cap) for index in (0, 1) for cap in capabilities]
+        jobs += [pool.submit(measure_second_stage, index, cap) for index in (0, 1, 2) for cap in capabilities]
         for job in jobs:
             measurements.append(job.result())
             print(_row(measurements[-1]), flush=True)

@@ -206,7 +206,7 @@ def _is_channels_last(operands: RegionInput) -> bool:
     return operands.is_dense and classes > 1 and operands.input.stride()[1:] == (1, classes)
 
 
-def _tile(classes: int) -> dict[str, int]:
+def _table_tile(classes: int) -> dict[str, int]:
     """Voxels and classes of a channels-last tile."""
     block = min(triton.next_power_of_2(classes), TABLE_CLASSES)
     return {"VOXELS": (LANES if INTERPRETED else TABLE_TILE) // block, "CLASSES": block}
@@ -219,13 +219,13 @@ def _scheme(operands: RegionInput) -> Scheme:
     if operands.activation != "softmax":
         hard, sigmoid_constant = _is_hard(operands), {"SIGMOID": operands.activation == "sigmoid"}
         if _is_channels_last(operands):
-            tile = _tile(classes)
+            table = _table_tile(classes)
             return Scheme(
                 channels_last.region_fwd_kernel_channels_last,
                 channels_last.region_bwd_kernel_channels_last,
-                samples * triton.cdiv(classes, tile["CLASSES"]),
-                tile["VOXELS"],
-                {"classes": classes, **sigmoid_constant, **tile},
+                samples * triton.cdiv(classes, table["CLASSES"]),
+                table["VOXELS"],
+                {"classes": classes, **sigmoid_constant, **table},
                 {"HARD": hard},
             )
         block = _block(operands)
@@ -420,7 +420,7 @@ def is_small_table(operands: RegionInput, loss: RatioLinear) -> bool:
         return False
     if not _is_channels_last(operands) or not 0 < classes * voxels <= TABLE_ELEMENTS:
         return False
-    return bool(triton.cdiv(voxels, _tile(classes)["VOXELS"]) <= TILES_PER_PROGRAM)
+    return bool(triton.cdiv(voxels, _table_tile(classes)["VOXELS"]) <= TILES_PER_PROGRAM)
 
 
 def table_loss(
