@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from ..losses import DiceCELoss
 from .training import Loss
@@ -112,6 +111,9 @@ def fused_dice_ce() -> Loss:
 
 def compiled(loss: Loss, logits: Tensor, labels: Tensor) -> Loss | None:
     """The loss under `torch.compile`, or None where this machine has no compiler for it."""
+    # Seconds of imports, which only a caller that compiles should wait for.
+    from torch._dynamo.exc import TorchDynamoException
+
     fast: Loss = torch.compile(loss)
     try:
         with warnings.catch_warnings():

@@ -38,6 +38,8 @@ from .vector_math import elementwise, exp_non_positive, log1p_unit, reduction
 _CHUNK = 1 << 16
 # Elements of a period that fill unrolled vector loops.
 _VECTORS = 32
+# Tiles that are summed in float32 before they join the sums in float64: some forty terms for each element of a period.
+_TILES_PER_FOLD = 8
 
 _F = np.float32
 
@@ -91,18 +93,23 @@ def _store_rows(tile: Any, destination: Any, classes: int, n: int, v: int) -> No
             store(values, destination.memory, destination.kind, start + row * destination.voxel, destination.channel)
 
 
-@elementwise
-def _replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> Any:
-    """As `tiles.replace_uncertain`, with a value for each element of the period."""
-    invalid = np.int32(0)
-    for start in range(0, tile.size, uncertain.size):
-        values, weights = tile[start : start + uncertain.size], weight[start : start + uncertain.size]
-        for i in range(values.size):
-            value = uncertain[i] if values[i] == _F(-1.0) else values[i]
-            values[i] = value
-            weights[i] *= _F(1.0) if value == value else _F(0.0)
-            unknown = (value < _F(0.0)) | (value > _F(1.0))
-            invalid += np.int32(unknown & (weights[i] != _F(0.0)))
+@reduction
+def _replace_uncertain(x: Any, target: Any, weight: Any, uncertain: Any) -> Any:
+    """As `tiles.replace_uncertain`, with a value for each element of the period, and all that is removed zeroed."""
+    invalid = _F(0.0)
+    for start in range(0, x.size, uncertain.size):
+        stop = start + uncertain.size
+        logits, g, w = x[start:stop], target[start:stop], weight[start:stop]
+        for i in range(logits.size):
+            # Read before anything is chosen: a load in a branch would have to be masked.
+            logit, label, mask, policy = logits[i], g[i], w[i], uncertain[i]
+            value = policy if label == _F(-1.0) else label
+            kept = mask if value == value else _F(0.0)
+            unknown = _F(1.0) if (value < _F(0.0)) | (value > _F(1.0)) else _F(0.0)
+            invalid += unknown if kept != _F(0.0) else _F(0.0)
+            w[i] = kept
+            g[i] = value if kept != _F(0.0) else _F(0.0)
+            logits[i] = logit if kept != _F(0.0) else _F(0.0)
     return invalid
 
 
@@ -111,7 +118,7 @@ def _load(
     x: Any, g: Any, w: Any, input: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int
 ) -> int:
     """Fills the tiles of logits, target and weights; returns targets out of range."""
-    invalid = 0
+    invalid = _F(0.0)
     _load_rows(x, input, classes, n, v)
     _load_rows(g, target.values, classes, n, v)
     if mask.present:
@@ -121,8 +128,8 @@ def _load(
     if target.has_ignore:
         remove_value(g, w, _F(target.ignore_index))
     if target.has_uncertain:
-        invalid = _replace_uncertain(g, w, uncertain)
-    if removes(target, mask):
+        invalid = _replace_uncertain(x, g, w, uncertain)
+    elif removes(target, mask):
         remove(x, w)
         remove(g, w)
     return invalid
@@ -212,6 +219,7 @@ def _chunk_sums(
     if target.has_uncertain:
         _repeat(target.uncertain, uncertain)
     sums = np.zeros((statistics, classes))
+    waiting = 0
     per_chunk = -(-voxels // (chunks * step)) * step
     for v in range(chunk * per_chunk, min((chunk + 1) * per_chunk, voxels), step):
         size = min(step, voxels - v) * classes
@@ -234,7 +242,11 @@ def _chunk_sums(
             for i in range(size):
                 a[i] = w[i] * g[i]
             _add_products(a, g, periods[TARGET_SQ])
-        _fold(periods, sums)
+        waiting += 1
+        if waiting == _TILES_PER_FOLD:
+            _fold(periods, sums)
+            waiting = 0
+    _fold(periods, sums)
     for c in range(classes):
         for s in range(statistics):
             partials[n, c, chunk, s] = sums[s, c]

@@ -171,12 +171,12 @@ def _load(
     v: int,
 ) -> Any:
     """Fills the tiles of logits, target and weights; returns labels out of range."""
-    invalid = 0
+    invalid = _F(0.0)
     load_weight(w, mask, n, c, v)
     if target.dense:
         invalid = load_dense(g, w, target, n, c, v)
     else:
-        invalid = load_labels(labels, w, target, classes, n, v)
+        invalid = _F(load_labels(labels, w, target, classes, n, v))
         one_hot(g, labels, c)
     load_view(x, input, n, c, v)
     if removes(target, mask):

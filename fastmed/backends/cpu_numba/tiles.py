@@ -13,7 +13,7 @@ from numba import njit
 
 from ...contract import STATISTICS
 from .memory import flat, load
-from .vector_math import elementwise
+from .vector_math import elementwise, reduction
 
 # Each tile is summed in float32, tiles in float64: 1024 terms keep the error of the sums near 1e-7.
 TILE = 1024
@@ -134,16 +134,19 @@ def remove_value(tile: Any, weight: Any, value: Any) -> None:
         tile[i] = _F(0.0) if tile[i] == value else tile[i]
 
 
-@elementwise
+@reduction
 def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> Any:
     """Puts a value in the place of -1 and removes the voxels of NaN; returns values outside [0, 1]."""
-    invalid = np.int32(0)
+    invalid = _F(0.0)
     for i in range(tile.size):
-        value = uncertain if tile[i] == _F(-1.0) else tile[i]
+        # Read before anything is chosen: a load in a branch would have to be masked.
+        label, mask = tile[i], weight[i]
+        value = uncertain if label == _F(-1.0) else label
+        kept = mask if value == value else _F(0.0)
+        unknown = _F(1.0) if (value < _F(0.0)) | (value > _F(1.0)) else _F(0.0)
+        invalid += unknown if kept != _F(0.0) else _F(0.0)
         tile[i] = value
-        weight[i] *= _F(1.0) if value == value else _F(0.0)
-        unknown = (value < _F(0.0)) | (value > _F(1.0))
-        invalid += np.int32(unknown & (weight[i] != _F(0.0)))
+        weight[i] = kept
     return invalid
 
 
@@ -155,7 +158,7 @@ def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, v
         remove_value(tile, weight, _F(target.ignore_index))
     if target.has_uncertain:
         return replace_uncertain(tile, weight, target.uncertain[channel])
-    return 0
+    return _F(0.0)
 
 
 @compiled
