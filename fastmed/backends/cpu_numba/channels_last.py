@@ -116,7 +116,7 @@ def _replace_uncertain(x: Any, target: Any, weight: Any, uncertain: Any) -> Any:
 @compiled
 def _load(
     x: Any, g: Any, w: Any, input: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int
-) -> int:
+) -> Any:
     """Fills the tiles of logits, target and weights; returns targets out of range."""
     invalid = _F(0.0)
     _load_rows(x, input, classes, n, v)
