@@ -20,7 +20,13 @@ from .cases import gpu_cases
 from .measure import measure_all
 from .timing import copy_bandwidth, device_clock
 
-_TESTS = ("tests/test_region_sums.py", "tests/test_losses_monai.py", "tests/test_finaliser.py", "tests/test_gpu.py")
+_TESTS = (
+    "tests/test_region_sums.py",
+    "tests/test_losses_monai.py",
+    "tests/test_multitask.py",
+    "tests/test_finaliser.py",
+    "tests/test_gpu.py",
+)
 _SANITIZED = "tests/test_gpu.py"
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from under_test import DEVICE
 
 import fastmed
 from fastmed.functional import dice_bce_loss, multitask_bce_loss
@@ -105,7 +106,7 @@ def test_balanced_weights_of_the_batch_are_those_of_the_data_set(region_backend:
 @given(st.integers(0, 2**31), st.integers(2, 60), st.floats(0.0, 0.9))
 def test_balanced_classes_have_equal_total_weight(seed: int, rows: int, missing: float) -> None:
     """At logit 0 each label of weight w has gradient +-w / 2, so that those of a task cancel."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(DEVICE).manual_seed(seed)
     target = torch.randint(2, (rows, 4), generator=generator).float()
     target[torch.rand((rows, 4), generator=generator) < missing] = NAN
     logits = torch.zeros(rows, 4, requires_grad=True)
