@@ -226,7 +226,7 @@ def _compile(chosen: Launch, capability: int) -> tuple[sass.Program, sass.Resour
     compiled = triton.compile(
         _source(chosen),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": chosen.warps, "enable_fp_fusion": True},
+        options=chosen.options,
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])

@@ -62,11 +62,18 @@ class Launch(NamedTuple):
     arguments: dict[str, Any]
     warps: int = WARPS
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How the kernel is compiled."""
+        options: dict[str, Any] = {"num_warps": self.warps, "enable_fp_fusion": True}
+        # Left to itself, ptxas gives the large blocks of the second stage fewer registers than there are, and spills.
+        return options | {"maxnreg": 255} if self.warps == WARPS_FINALISE else options
+
     def run(self) -> None:
         """Launches the kernel on the current device."""
         # Infinities and NaN are silent on a GPU; the interpreter's numpy would warn of them.
         with numpy.errstate(all="ignore") if INTERPRETED else contextlib.nullcontext():
-            self.kernel[self.grid](**self.arguments, num_warps=self.warps, enable_fp_fusion=True)
+            self.kernel[self.grid](**self.arguments, **self.options)
 
 
 class Scheme(NamedTuple):
