@@ -29,8 +29,8 @@ class Smooth(_Bounds):
 
     Pham et al. ("Interpreting chest X-rays via CNNs that exploit hierarchical disease dependencies and uncertainty
     labels", 2021) draw the target of an uncertain label uniformly from an interval: 0.55 to 0.85 for their U-Ones+LSR,
-    0 to 0.3 for U-Zeros+LSR. Here the target is the midpoint. The cross entropy is linear in the target, so its value and
-    its gradient are then the expectation over the draws, without their noise, and the same from run to run.
+    0 to 0.3 for U-Zeros+LSR. Here the target is the midpoint. The cross entropy is linear in the target, so its value
+    and its gradient are then the expectation over the draws, without their noise, and the same from run to run.
 
     Args:
         low: lower end of the interval, at least 0.
