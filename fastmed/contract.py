@@ -86,14 +86,16 @@ class RatioLinear(NamedTuple):
     balance_neg: bool = False
 
     def numbers(self) -> tuple[float, ...]:
-        """The fields as the numbers that an operator takes, in a fifth of the time of fifteen arguments."""
+        """The fields as numbers, which operators take as one list: each argument more costs each call."""
         at = RatioLinear._fields.index("nll_mean")
+        # To mypy every slice still holds the one field that is text.
         return (*self[:at], NLL_MEANS.index(self.nll_mean), *self[at + 1 :])  # type: ignore[arg-type]
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)
     def of_numbers(numbers: tuple[float, ...]) -> RatioLinear:
         """The loss that `numbers` describes."""
+        # Numbers for now; those that are flags, counts and text become so below.
         fields = RatioLinear(*numbers)  # type: ignore[arg-type]
         return fields._replace(
             squared=bool(fields.squared),

@@ -34,8 +34,8 @@ def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
     return RegionSums._make(None if field is None else next(total) for field in sums)
 
 
-def all_reduce_count(count: int, group: object, like: Tensor) -> int:
-    """The sum of a number over all ranks."""
-    total = torch.tensor(count, dtype=torch.int64, device=like.device)
+def all_reduce_count(count: int, group: object, like: Tensor) -> Tensor:
+    """The sum of a number over all ranks, left on the device of `like`: nothing waits for it."""
+    total = torch.full((), count, dtype=torch.int64, device=like.device)
     distributed.all_reduce(total, group=group)
-    return int(total)
+    return total

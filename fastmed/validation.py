@@ -212,8 +212,9 @@ def binary_input(
                 f"allowed is a target with a channel for each class, {tuple(input.shape)}"
             )
         policy = missing if isinstance(missing, str | Smooth) else tuple(missing)
-        values = _uncertain if torch.compiler.is_compiling() else _cached_uncertain
-        uncertain = values(policy, input.shape[1], input.device)
+        # What stands for a tensor while a compiler or a fake mode looks on must not outlive it.
+        is_real = not torch.compiler.is_compiling() and type(input) in (Tensor, torch.nn.Parameter)
+        uncertain = (_cached_uncertain if is_real else _uncertain)(policy, input.shape[1], input.device)
     if pool_batch and input.ndim == 2:
         operands = RegionInput(input, target, mask, "sigmoid", ignore_index)
     else:
@@ -222,7 +223,9 @@ def binary_input(
 
 
 def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tensor:
-    return uncertain_values(policy, tasks).to(device)
+    # Validation often comes first, in inference mode, whose tensors no later training step may save.
+    with torch.inference_mode(False):
+        return uncertain_values(policy, tasks).to(device)
 
 
 # One copy to a GPU for all calls of a training run, which do not wait for it.

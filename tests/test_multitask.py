@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 from under_test import DEVICE
 
@@ -261,6 +262,26 @@ def test_the_module_compiles_and_holds_its_weights() -> None:
     compiled = torch.compile(lambda x: loss(x * 2.0, target), fullgraph=True, backend="aot_eager")
     expected, got = loss(logits * 2.0, target), compiled(logits)
     compare(got, expected, logits)
+
+
+def test_training_after_inference(region_backend: str) -> None:
+    """What a first call in inference mode leaves behind must not enter a graph later."""
+    logits, target = table(6, 11)
+    policies = ["zeros", *["ones"] * 10]
+    with torch.inference_mode():
+        first = multitask_bce_loss(logits, target, missing=policies, backend=region_backend)
+    again = multitask_bce_loss(logits, target, missing=policies, backend=region_backend)
+    again.backward()
+    assert again.item() == first.item()
+
+
+def test_fake_tensors_leave_nothing_behind() -> None:
+    logits, target = table(6, 12)
+    policies = ["zeros", *["ones"] * 11]
+    with FakeTensorMode() as mode:
+        fake = multitask_bce_loss(mode.from_tensor(logits), mode.from_tensor(target), missing=policies)
+    assert fake.shape == ()
+    multitask_bce_loss(logits, target, missing=policies).backward()
 
 
 def partial_volume() -> tuple[Tensor, Tensor, Tensor]:

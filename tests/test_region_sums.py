@@ -237,11 +237,12 @@ def test_missing_and_uncertain_labels(region_backend: str, classes: int, layout:
     check(RegionInput(input, target, mask, "sigmoid", None, uncertain, **POLICIES[policy]), region_backend)
 
 
-def test_channels_last_in_many_chunks(region_backend: str) -> None:
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_channels_last_in_many_chunks(region_backend: str, activation: str) -> None:
     """More voxels than one work item takes, and than fill the last tile."""
     voxels = 70_001 if region_backend == "numba" else 701
     input, target = torch.randn(1, voxels, 2).transpose(1, 2), torch.randint(2, (1, voxels, 2)).transpose(1, 2)
-    check(RegionInput(input, target.to(torch.uint8), torch.rand(1, 1, voxels), "sigmoid"), region_backend)
+    check(RegionInput(input, target.to(torch.uint8), torch.rand(1, 1, voxels), activation), region_backend)
 
 
 def test_rows_of_a_table_are_the_voxels_of_one_sample(region_backend: str) -> None:

@@ -81,9 +81,8 @@ def multitask_bce_loss(
     validation.choice("normalize", normalize, validation.NORMALIZATIONS)
     balance_pos, balance_neg, pos, neg = validation.binary_weights(pos_weight, neg_weight, task_weight, logits)
     scale = 1.0 if reduction == "mean" else float(logits.shape[1])
-    if normalize == "total":
-        elements = logits.numel() if process_group is None else all_reduce_count(logits.numel(), process_group, logits)
-        scale /= max(elements, 1)
+    if normalize == "total" and process_group is None:
+        scale /= max(logits.numel(), 1)
     loss = RatioLinear(
         lambda_ratio=0.0,
         lambda_nll=scale,
@@ -100,4 +99,6 @@ def multitask_bce_loss(
     if process_group is not None:
         sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
     per_task = formulas.nll_per_class(sums, loss, weights)
+    if normalize == "total" and process_group is not None:
+        per_task = per_task / all_reduce_count(logits.numel(), process_group, logits).clamp(min=1)
     return per_task if reduction == "none" else per_task.sum()

@@ -70,7 +70,8 @@ def soft_dice_loss(
     Args:
         input: logits (N, C, *spatial), or probabilities if `activation` is None.
         target: integer labels (N, *spatial) or (N, 1, *spatial), or a dense target (N, C, *spatial).
-        mask: voxel weights (N, *spatial), (N, 1, *spatial) or (N, C, *spatial); 0 removes a voxel.
+        mask: voxel weights (N, *spatial), (N, 1, *spatial) or (N, C, *spatial), or one for each sample and class,
+            (N, C); 0 removes a voxel.
         activation: "softmax", "sigmoid" or None.
         squared: whether the denominator sums squares.
         include_background: whether class 0 enters the loss; the softmax always runs over all classes.
@@ -147,7 +148,8 @@ def dice_bce_loss(
     Args:
         input: logits (N, C, *spatial), a sigmoid each.
         target: dense target (N, C, *spatial); integer labels (N, *spatial), one-hot for C > 1.
-        mask: voxel weights of both terms, see `soft_dice_loss`; or one for each sample and class, (N, C).
+        mask: voxel weights of both terms, see `soft_dice_loss`; or one for each sample and class, (N, C). With one
+            spatial dimension of size C, such a mask is read as voxel weights; then give it as (N, C, C).
         squared: see `soft_dice_loss`.
         include_background: whether class 0 enters the Dice; the cross entropy always has all classes.
         pool: see `soft_dice_loss`.

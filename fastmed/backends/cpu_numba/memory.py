@@ -63,7 +63,7 @@ def _pointer(_context: Any, address: Any, like: Any) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def flat(address: int, like: Any, span: int) -> Any:
-    """The memory of a tensor as an array; an address costs a caller a tenth of what an array does."""
+    """The memory of a tensor as an array; to a caller an address costs less than an array."""
     return carray(_pointer(address, like), (span,))
 
 

@@ -50,7 +50,7 @@ FINALISE_BLOCK = 1024
 # Classes and elements of a channels-last tile: rows of 128 bytes, eight elements a thread.
 TABLE_CLASSES = 32
 TABLE_TILE = 8 * LANES
-# Elements of a table whose loss one program computes in a single launch, in less time than a second one takes.
+# Elements of a table that one program goes through in a single launch; a guess, until a GPU has timed both ways.
 TABLE_ELEMENTS = 1 << 14
 
 
