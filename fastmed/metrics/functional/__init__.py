@@ -22,7 +22,7 @@ from .figures import (
     sensitivity,
     specificity,
 )
-from .fourfold import Fourfold, fourfold, one_versus_rest
+from .fourfold import Fourfold, at_thresholds, fourfold, one_versus_rest
 from .intervals import Interval, figure_interval, proportion_interval
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Interval",
     "RankStatistics",
     "accuracy",
+    "at_thresholds",
     "auroc_difference",
     "auroc_interval",
     "balanced_accuracy",
