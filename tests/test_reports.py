@@ -1,5 +1,6 @@
 """Scores as data frame and table, and what the plots draw."""
 
+import io
 import pickle
 import sys
 
@@ -31,7 +32,7 @@ def test_a_data_frame_has_a_column_for_each_limit():
 
 
 def test_the_table_fits_the_terminal():
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(scores())
     text = console.export_text()
     lower, upper = (limit[0].item() for limit in scores().intervals["sensitivity"])
