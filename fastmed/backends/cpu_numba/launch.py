@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ...contract import STATISTICS, RegionInput
-from . import channels_last, pointwise, softmax, threads
+from . import channels_last, pointwise, softmax, step, threads
 from .memory import ELEMENTS, kind, span
 from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK
 
-_Operand = tuple[torch.Size, tuple[int, ...], torch.dtype] | None
+_Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
 
 
 class Plan(NamedTuple):
@@ -32,6 +32,14 @@ class Plan(NamedTuple):
 
 def _operand(tensor: Tensor | None) -> _Operand:
     return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _table_operand(tensor: Tensor | None) -> _Operand:
+    """A table (N, C) as the one volume (1, C, N) that it is to the kernels."""
+    if tensor is None:
+        return None
+    (rows, columns), (by_row, by_column) = tensor.shape, tensor.stride()
+    return (1, columns, rows), (0, by_column, by_row), tensor.dtype
 
 
 def _describe(operand: _Operand) -> tuple[int, ...]:
@@ -96,29 +104,53 @@ def _run(serial: Any, parallel: Any, elements: int, arguments: tuple[Any, ...]) 
             parallel(*arguments)
 
 
+def _layout(plan: Plan, operands: RegionInput, gradient: Tensor | None = None) -> Any:
+    """The plan's numbers with the addresses of these operands."""
+    layout = plan.layout.copy()
+    layout[INPUT], layout[TARGET] = operands.input.data_ptr(), operands.target.data_ptr()
+    if operands.mask is not None:
+        layout[MASK] = operands.mask.data_ptr()
+    if gradient is not None:
+        layout[GRADIENT] = gradient.data_ptr()
+    return layout
+
+
+def _plan_of(
+    operands: RegionInput, nll: bool, region: bool, gradient: Tensor | None = None, describe: Any = _operand
+) -> Plan:
+    input, target, mask, activation, ignore_index, uncertain = operands[:6]
+    described = (describe(input), describe(target), describe(mask), describe(gradient))
+    return _plan(described, activation, ignore_index, (nll, region, uncertain is not None))
+
+
 def partial_sums(operands: RegionInput, *, nll: bool, region: bool) -> Any:
     """Partial sums (N, C, chunks, statistics), with one more column for targets out of range."""
-    input, target, mask, activation, ignore_index, uncertain = operands[:6]
-    described = (_operand(input), _operand(target), _operand(mask), None)
-    plan = _plan(described, activation, ignore_index, (nll, region, uncertain is not None))
-    layout = plan.layout.copy()
-    layout[INPUT], layout[TARGET] = input.data_ptr(), target.data_ptr()
-    if mask is not None:
-        layout[MASK] = mask.data_ptr()
+    plan = _plan_of(operands, nll, region)
     partials = np.empty(plan.partials)
-    arguments = (*plan.types, layout, _numbers(operands), partials)
+    arguments = (*plan.types, _layout(plan, operands), _numbers(operands), partials)
     _run(plan.kernels.sums_serial, plan.kernels.sums_parallel, plan.elements, arguments)
     return partials
 
 
 def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
     """Writes the gradient of the input from that of the stacked sums."""
-    input, target, mask, activation, ignore_index, uncertain = operands[:6]
-    described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
-    plan = _plan(described, activation, ignore_index, (False, False, uncertain is not None))
-    layout = plan.layout.copy()
-    layout[INPUT], layout[TARGET], layout[GRADIENT] = input.data_ptr(), target.data_ptr(), gradient.data_ptr()
-    if mask is not None:
-        layout[MASK] = mask.data_ptr()
-    arguments = (*plan.types, layout, _numbers(operands), by)
+    plan = _plan_of(operands, False, False, gradient)
+    arguments = (*plan.types, _layout(plan, operands, gradient), _numbers(operands), by)
     _run(plan.kernels.gradient_serial, plan.kernels.gradient_parallel, plan.elements, arguments)
+
+
+def has_table_step(operands: RegionInput) -> bool:
+    """Whether loss and gradient are best computed in one call: a table (N, C) for one thread, in full precision."""
+    input = operands.input
+    if input.ndim != 2 or input.dtype != torch.float32 or not 0 < input.numel() < threads.SERIAL_BELOW:
+        return False
+    return input.shape[1] > 1 and input.is_contiguous()
+
+
+def table_step(
+    operands: RegionInput, loss: tuple[Any, ...], value: Any, gradient: Tensor, *, nll: bool, region: bool
+) -> int:
+    """Writes the loss and the gradient of the input; returns the number of targets out of range."""
+    plan = _plan_of(operands, nll, region, gradient, _table_operand)
+    arguments = (*plan.types, _layout(plan, operands, gradient), _numbers(operands), *loss)
+    return int(step.table_step(*arguments, np.empty(plan.partials), value))
