@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -101,10 +99,11 @@ def _as_table(tensor: Tensor) -> Tensor:
 
 def _as_volume(operands: RegionInput) -> RegionInput:
     """The operands as kernels see them: the rows of a table (N, C) are the voxels of one sample."""
-    input, target, mask, *options = operands
-    if input.ndim == 2:
-        input, target, mask = _as_table(input), _as_table(target), None if mask is None else _as_table(mask)
-    return RegionInput(input, target, mask, *options)
+    if operands.input.ndim > 2:
+        return operands
+    input, target, mask = operands[:3]
+    mask = mask if mask is None else _as_table(mask)
+    return operands._replace(input=_as_table(input), target=_as_table(target), mask=mask)
 
 
 def _operands(arguments: Sequence[Any]) -> RegionInput:
@@ -206,71 +205,32 @@ def _(prediction: Tensor, target: Tensor, num_classes: int, *_arguments: Any) ->
     return target.new_empty((target.shape[0], num_classes, num_classes), dtype=torch.int64)
 
 
-# What an ordinary tensor passes on its way through the dispatcher without being changed.
-_ORDINARY = functools.reduce(
-    operator.or_,
-    (
-        torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
-        for name in ("AutogradCPU", "AutogradCUDA", "ADInplaceOrView", "BackendSelect", "AutocastCPU", "AutocastCUDA")
-    ),
-)
+class _Below(NamedTuple):
+    """An operator below autograd: where the dispatcher would go on to."""
+
+    op: Any
+    body: Callable[..., Any]
+    keys: Any
+
+    def run(self, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            # A detour over the dispatcher costs more than the arithmetic on a small batch. It leads elsewhere than
+            # to the body only under fake tensors, tracing, tensor subclasses and the like.
+            if (self.keys & _BELOW_AUTOGRAD).highestPriorityTypeId() in _DEVICES:
+                return self.body(*arguments)
+            return self.op(*arguments)
+
+
+_BELOW_AUTOGRAD = torch._C._after_ADInplaceOrView_keyset
 _DEVICES = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
-
-
-def _is_undisturbed(input: Tensor, target: Tensor, mask: Tensor | None) -> bool:
-    """Whether the dispatcher would lead from these tensors straight to autograd and the body of an operator.
-
-    It leads elsewhere for a compiler, fake tensors, tracing, transforms and tensor subclasses.
-    """
-    if torch.compiler.is_compiling() or type(input) not in _PLAIN or type(target) not in _PLAIN:
-        return False
-    if mask is not None and type(mask) not in _PLAIN:
-        return False
-    keys = torch._C._dispatch_keys(input) | torch._C._dispatch_tls_local_include_set()
-    keys = keys - torch._C._dispatch_tls_local_exclude_set() - _ORDINARY
-    return keys.highestPriorityTypeId() in _DEVICES
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-class _Operator:
-    """An operator with its autograd; called straight where the dispatcher would only come back to it.
-
-    On a small batch the way over the dispatcher takes longer than the arithmetic.
-    """
-
-    def __init__(self, name: str, body: Callable[..., Any], function: type[torch.autograd.Function]) -> None:
-        self._op = getattr(torch.ops.fastmed, name).default
-        self._body = body
-        self._function = function
-        _library.impl(name, self._dispatched, "Autograd")
-
-    def __call__(self, *arguments: Any) -> Any:
-        if _is_undisturbed(*arguments[:3]):
-            return self._differentiable(self._body, arguments)
-        return self._op(*arguments)
-
-    def _dispatched(self, *arguments: Any) -> Any:
-        return self._differentiable(self._op, arguments)
-
-    def _differentiable(self, below: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        if torch.is_grad_enabled() and arguments[0].requires_grad:
-            return self._function.apply(arguments[0], below, arguments)
-        return _below_autograd(below, arguments)
-
-
-def _below_autograd(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
-        return function(*arguments)
 
 
 class _OnceDifferentiable(torch.autograd.Function):
     """Runs what computes a gradient, and refuses to be differentiated in its turn."""
 
     @staticmethod
-    def forward(ctx: Any, _input: Tensor, below: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        return _below_autograd(below, arguments)
+    def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return run(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *_by_output: Tensor) -> Any:
@@ -281,8 +241,8 @@ class _Differentiable(torch.autograd.Function):
     """Runs an operator; its backward pass is `region_sums_backward`."""
 
     @staticmethod
-    def forward(ctx: Any, _input: Tensor, below: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        output = _below_autograd(below, arguments)
+    def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        output = run(*arguments)
         input, target, mask, activation, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
         by_sums = None
         if isinstance(output, tuple):
@@ -297,7 +257,7 @@ class _Differentiable(torch.autograd.Function):
         input, target, mask, uncertain, by_sums = ctx.saved_tensors
         gradient = (by_output[0], None) if by_sums is None else (by_sums, by_output[0])
         operands = (input, target, mask, *ctx.options, uncertain, *ctx.nll_options)
-        return _sums_backward(*operands, *gradient, ctx.backend), None, None
+        return torch.ops.fastmed.region_sums_backward.default(*operands, *gradient, ctx.backend), None, None
 
 
 class _GradientAtHand(torch.autograd.Function):
@@ -313,31 +273,57 @@ class _GradientAtHand(torch.autograd.Function):
     def backward(ctx: Any, by_value: Tensor) -> tuple[Any, ...]:
         input, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _OnceDifferentiable.apply(input, torch.mul, (gradient, by_value)), None
+            by_input = _OnceDifferentiable.apply(input, torch.mul, (gradient, by_value))  # type: ignore[no-untyped-call]
+            return by_input, None
         return gradient * by_value, None
 
 
-_sums = _Operator("region_sums", _region_sums, _Differentiable)
-_sums_backward = _Operator("region_sums_backward", _region_sums_backward, _OnceDifferentiable)
-_loss = _Operator("region_loss", _region_loss, _Differentiable)
+def _register_autograd(name: str, body: Callable[..., Any], function: type[torch.autograd.Function]) -> None:
+    """What `torch.library.register_autograd` does, without rebuilding the schema once per argument on each call."""
+    op = getattr(torch.ops.fastmed, name).default
+
+    def run(keys: Any, *arguments: Any) -> Any:
+        below = _Below(op, body, keys)
+        if torch.is_grad_enabled() and arguments[0].requires_grad:
+            return function.apply(arguments[0], below.run, arguments)
+        return below.run(*arguments)
+
+    _library.impl(name, run, "Autograd", with_keyset=True)
+
+
+_register_autograd("region_sums", _region_sums, _Differentiable)
+_register_autograd("region_loss", _region_loss, _Differentiable)
+_register_autograd("region_sums_backward", _region_sums_backward, _OnceDifferentiable)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _is_undisturbed(input: Tensor) -> bool:
+    """Whether nothing looks at the operators that a tensor passes: no compiler, mode, transform, trace or subclass."""
+    if torch.compiler.is_compiling() or type(input) not in _PLAIN:
+        return False
+    return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)
 
 
 def region_sums(operands: RegionInput, nll: bool, validate: bool | None, backend: str) -> RegionSums:
     """The sums of one pass; those of the nll are None unless asked for and defined."""
-    return unstack(_sums(*operands, nll, validate, backend), operands.activation, nll)
+    stacked = torch.ops.fastmed.region_sums(*operands, nll, validate, backend)
+    return unstack(stacked, operands.activation, nll)
 
 
 def region_loss(
     operands: RegionInput, loss: RatioLinear, weights: LossWeights, validate: bool | None, backend: str
 ) -> Tensor:
-    """The loss, a scalar; that of a small batch comes with its gradient."""
+    """The loss, a scalar. That of a small table comes with its gradient, and without a way over the dispatcher."""
     input = operands.input
-    if input.requires_grad and torch.is_grad_enabled() and _is_undisturbed(*operands[:3]):
+    if input.ndim == 2 and input.requires_grad and torch.is_grad_enabled() and _is_undisturbed(input):
         step = getattr(_select(operands, backend), "region_step", None)
-        done = step and _below_autograd(step, (operands, loss, weights))
+        done = step and step(operands, loss, weights)
         if done:
             value, gradient, invalid = done
             if invalid and validate is not False:
                 _raise_invalid(_as_volume(operands), invalid)
-            return cast(Tensor, _GradientAtHand.apply(input, (value, gradient)))
-    return cast(Tensor, _loss(*operands, *weights, loss.numbers(), validate, backend)[0])
+            return _GradientAtHand.apply(input, (value, gradient))  # type: ignore[no-any-return, no-untyped-call]
+    numbers = loss.numbers()
+    return torch.ops.fastmed.region_loss(*operands, *weights, numbers, validate, backend)[0]  # type: ignore[no-any-return]

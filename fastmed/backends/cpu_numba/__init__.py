@@ -67,11 +67,11 @@ def region_step(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
     """See `FusedBackend.region_step`."""
     if not launch.has_table_step(operands):
         return None
-    value, gradient = np.empty((), np.float32), torch.empty_like(operands.input)
+    gradient = torch.empty_like(operands.input)
     of_loss = (finalise.numbers(loss), *finalise.arrays(weights, operands.activation, operands.input.shape[1]))
     nll, region = loss.lambda_nll != 0, loss.lambda_ratio != 0
-    invalid = launch.table_step(operands, of_loss, value, gradient, nll=nll, region=region)
-    return torch.from_numpy(value), gradient, invalid
+    value, invalid = launch.table_step(operands, of_loss, gradient, nll=nll, region=region)
+    return torch.scalar_tensor(value, dtype=torch.float32), gradient, invalid
 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:

@@ -163,15 +163,28 @@ def _add_products(a: Any, b: Any, sums: Any) -> None:
 
 
 @compiled
+def _is_summed(s: int, nll: Any, region: Any) -> Any:
+    """Whether a statistic was asked for."""
+    return region or s in (TARGET, WEIGHT) or (nll and s in (NLL_POS, NLL_NEG))
+
+
+@compiled
+def _clear(tile_sums: Any, nll: Any, region: Any) -> None:
+    for s in range(tile_sums.shape[0]):
+        if _is_summed(s, nll, region):
+            tile_sums[s] = _F(0.0)
+
+
+@compiled
 def _fold(tile_sums: Any, sums: Any, nll: Any, region: Any) -> None:
     """Adds the sums of each element of a tile to those of the classes, (statistics, C), and clears them."""
     classes = sums.shape[1]
     for s in range(tile_sums.shape[0]):
-        if region or s in (TARGET, WEIGHT) or (nll and s in (NLL_POS, NLL_NEG)):
+        if _is_summed(s, nll, region):
             for start in range(0, tile_sums.shape[1], classes):
                 for c in range(classes):
                     sums[s, c] += tile_sums[s, start + c]
-            tile_sums[s] = _F(0.0)
+    _clear(tile_sums, nll, region)
 
 
 @compiled
@@ -195,7 +208,8 @@ def _chunk_sums(
     tiles, uncertain = np.empty((5, elements), np.float32), np.empty(elements, np.float32)
     if target.has_uncertain:
         _repeat(target.uncertain, uncertain)
-    tile_sums, sums = np.zeros((INVALID, elements), np.float32), np.zeros((statistics, classes))
+    tile_sums, sums = np.empty((INVALID, elements), np.float32), np.zeros((statistics, classes))
+    _clear(tile_sums, nll, region)
     waiting = 0
     per_chunk = -(-voxels // (chunks * step)) * step
     for v in range(chunk * per_chunk, min((chunk + 1) * per_chunk, voxels), step):

@@ -13,7 +13,7 @@ import numpy as np
 from ...contract import STATISTICS
 from .channels_last import gradient_serial, sums_serial
 from .finalise import ratio_linear
-from .tiles import combine, compiled
+from .tiles import CHUNKS, GRADIENT, INPUT, MASK, TARGET, UNCERTAIN, combine, compiled
 
 
 @compiled
@@ -22,21 +22,23 @@ def table_step(
     target: Any,
     mask: Any,
     gradient: Any,
-    layout: Any,
+    plan: Any,
+    addresses: Any,
     numbers: Any,
     loss: Any,
     region: Any,
     positive: Any,
     negative: Any,
-    partials: Any,
-    value: Any,
-) -> int:
-    """Writes the loss, and the gradient of the input; returns the number of targets out of range."""
+) -> Any:
+    """Writes the gradient of the input; returns the loss and the number of targets out of range."""
+    layout = plan.copy()
+    layout[INPUT], layout[TARGET], layout[MASK], layout[UNCERTAIN], layout[GRADIENT] = addresses
+    classes = layout[UNCERTAIN + 1]
+    partials = np.empty((1, classes, layout[CHUNKS], STATISTICS + 1))
     sums_serial(input, target, mask, gradient, layout, numbers, partials)
-    samples, classes, _, _ = partials.shape
-    stacked, by = np.empty((STATISTICS, samples, classes)), np.empty((STATISTICS, samples, classes), np.float32)
-    invalid = np.empty(samples, np.int64)
+    stacked, by = np.empty((STATISTICS, 1, classes)), np.empty((STATISTICS, 1, classes), np.float32)
+    invalid, value = np.empty(1, np.int64), np.empty((), np.float32)
     combine(partials, stacked, invalid)
     ratio_linear(stacked, loss, region, positive, negative, value, by)
     gradient_serial(input, target, mask, gradient, layout, numbers, by)
-    return int(invalid.sum())
+    return value[()], invalid[0]

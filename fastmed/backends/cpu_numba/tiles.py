@@ -63,10 +63,22 @@ class Mask(NamedTuple):
 
 # Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets an empty array of the type of each
 # operand, and two vectors from which it builds the tuples. In int64: voxels, chunks, sigmoid, which statistics, then
-# address, span, kind and strides of each operand, then the flags. In float32: smoothing, gamma, and what -1 stands
-# for in each class.
-VOXELS, CHUNKS, SIGMOID, NLL, REGION, INPUT, TARGET, MASK, GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 11, 17, 23, 29
-SMOOTHING, GAMMA, _UNCERTAIN = 0, 1, 2
+# address, span, kind and strides of each operand, the address and number of the values that -1 stands for, then the
+# flags. In float32: smoothing and gamma.
+VOXELS, CHUNKS, SIGMOID, NLL, REGION, INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    11,
+    17,
+    23,
+    29,
+    31,
+)
+SMOOTHING, GAMMA = 0, 1
 
 
 @compiled
@@ -79,10 +91,11 @@ def _unpack_view(like: Any, layout: Any, at: int) -> Any:
 def unpack(input: Any, target: Any, mask: Any, layout: Any, numbers: Any) -> Any:
     """The operands as tuples."""
     flags = layout[_FLAGS:]
-    values, uncertain = _unpack_view(target, layout, TARGET), numbers[_UNCERTAIN:]
+    values = _unpack_view(target, layout, TARGET)
+    uncertain = flat(layout[UNCERTAIN], numbers, layout[UNCERTAIN + 1])
     return (
         _unpack_view(input, layout, INPUT),
-        Target(values, flags[0] != 0, flags[1] != 0, flags[2], flags[4] != 0, uncertain),
+        Target(values, flags[0] != 0, flags[1] != 0, flags[2], layout[UNCERTAIN] != 0, uncertain),
         Mask(_unpack_view(mask, layout, MASK), flags[3] != 0),
     )
 
