@@ -1,0 +1,2 @@
+from .confusion import *
+from .rates import *
