@@ -66,8 +66,8 @@ def main() -> None:
     model.eval()
     with torch.inference_mode():
         prediction = model(images[:, :, middle:]).argmax(1)
-    counts = confusion_counts(prediction, labels[:, middle:], 2).sum(0)
-    print(f"other hemisphere: Dice of white matter {metrics.dice(counts)[1]:.3f}")
+    table = metrics.one_versus_rest(confusion_counts(prediction, labels[:, middle:], 2).sum(0))
+    print(f"other hemisphere: Dice of white matter {metrics.dice(table)[1]:.3f}")
 
 
 if __name__ == "__main__":

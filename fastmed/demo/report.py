@@ -47,8 +47,8 @@ class Scores(NamedTuple):
 
 def score(classes: tuple[str, ...], names: Sequence[str], counts: Tensor) -> Scores:
     """Every metric, from the confusion counts (N, C, C) of N held-out cases."""
-    pooled = counts.sum(0)
-    foreground = metrics.dice(counts)[:, 1:].nanmean(1)
+    pooled = metrics.one_versus_rest(counts.sum(0))
+    foreground = metrics.mean(metrics.dice(metrics.one_versus_rest(counts))[:, 1:], 1)
     return Scores(
         classes,
         {name: metric(pooled).tolist() for name, metric in COLUMNS.items()},

@@ -1,0 +1,82 @@
+"""The fourfold table: what a test or a segmentation found, against what is there.
+
+| | predicted negative | predicted positive |
+|---|---|---|
+| negative | tn | fp |
+| positive | fn | tp |
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Fourfold", "fourfold", "one_versus_rest"]
+
+
+class Fourfold(NamedTuple):
+    """Fourfold tables, each field float64 of one shape.
+
+    Attributes:
+        tn: true negatives.
+        fp: false positives, the false alarms.
+        fn: false negatives, the misses.
+        tp: true positives.
+    """
+
+    tn: Tensor
+    fp: Tensor
+    fn: Tensor
+    tp: Tensor
+
+
+def fourfold(table: Tensor) -> Fourfold:
+    """Name the columns of multi-label counts.
+
+    Args:
+        table: counts (..., 4) in the order tn, fp, fn, tp, as `confusion_counts` gives them with a threshold.
+
+    Returns:
+        Fields of shape (...), float64: exact below 2**53.
+
+    Raises:
+        ValueError: if the last dimension is not 4.
+
+    Example:
+        >>> import torch
+        >>> from fastmed.metrics.functional import fourfold
+        >>> fourfold(torch.tensor([[5, 1, 2, 3]])).fn.tolist()
+        [2.0]
+    """
+    if table.ndim < 1 or table.shape[-1] != 4:
+        raise ValueError(f"table: got shape {tuple(table.shape)}, allowed is (..., 4), in the order tn, fp, fn, tp")
+    return Fourfold(*table.double().unbind(-1))
+
+
+def one_versus_rest(matrix: Tensor) -> Fourfold:
+    """Set each class of a confusion matrix against all others.
+
+    Args:
+        matrix: counts (..., C, C), rows = target, as `confusion_counts` gives them for label maps.
+
+    Returns:
+        Fields of shape (..., C), float64: exact below 2**53.
+
+    Raises:
+        ValueError: if the last two dimensions differ.
+
+    Example:
+        >>> import torch
+        >>> from fastmed.metrics.functional import one_versus_rest
+        >>> one_versus_rest(torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 8]])).fp.tolist()
+        [1.0, 2.0, 0.0]
+    """
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, allowed is (..., C, C), rows = target")
+    matrix = matrix.double()  # where float32 would round from 2**24 on
+    tp = matrix.diagonal(dim1=-2, dim2=-1)
+    fn = matrix.sum(-1) - tp
+    fp = matrix.sum(-2) - tp
+    tn = matrix.sum((-2, -1)).unsqueeze(-1) - tp - fn - fp
+    return Fourfold(tn, fp, fn, tp)
