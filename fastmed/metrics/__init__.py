@@ -1,7 +1,7 @@
 """Metrics of segmentation and classification: arithmetic on counts that add over patches, batches and ranks.
 
-`functional` holds them as pure functions of counts. The classes sum the counts of an evaluation run on
-`torchmetrics.Metric`, which is loaded when the first of them is used.
+`functional` holds them as pure functions of counts. The other classes sum the counts of an evaluation run as a
+`torchmetrics.Metric`; that library is loaded when the first of them is used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import functional
+from .optional import require
+from .scores import Scores
 
 if TYPE_CHECKING:
     from .calibration import CalibrationError
@@ -18,7 +20,18 @@ if TYPE_CHECKING:
     from .diagnostic import DiagnosticScores
     from .segmentation import SegmentationScores
 
-_MODULES = {
+__all__ = [
+    "AUROC",
+    "ROC",
+    "CalibrationError",
+    "ConfusionMatrix",
+    "DiagnosticScores",
+    "Scores",
+    "SegmentationScores",
+    "functional",
+]
+
+_STATEFUL = {
     "AUROC": "curves",
     "CalibrationError": "calibration",
     "ConfusionMatrix": "confusion",
@@ -27,29 +40,13 @@ _MODULES = {
     "SegmentationScores": "segmentation",
 }
 
-__all__ = [
-    "AUROC",
-    "ROC",
-    "CalibrationError",
-    "ConfusionMatrix",
-    "DiagnosticScores",
-    "SegmentationScores",
-    "functional",
-]
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _STATEFUL:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f".{_MODULES[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if error.name != "torchmetrics":
-            raise
-        message = f"fastmed.metrics.{name} needs torchmetrics: pip install 'fastmed[metrics]'"
-        raise ImportError(message, name=error.name) from error
-    return getattr(module, name)
+    require("torchmetrics", f"{__name__}.{name}", "metrics")
+    return getattr(importlib.import_module(f".{_STATEFUL[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*globals(), *__all__})

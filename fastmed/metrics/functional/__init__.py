@@ -20,15 +20,18 @@ from .figures import (
     specificity,
 )
 from .fourfold import Fourfold, fourfold, one_versus_rest
+from .intervals import Interval, figure_interval, proportion_interval
 
 __all__ = [
     "Empty",
     "Fourfold",
+    "Interval",
     "accuracy",
     "balanced_accuracy",
     "cohen_kappa",
     "dice",
     "f_beta",
+    "figure_interval",
     "fourfold",
     "iou",
     "mcc",
@@ -41,6 +44,7 @@ __all__ = [
     "ppv",
     "ppv_at",
     "prevalence",
+    "proportion_interval",
     "ratio",
     "sensitivity",
     "specificity",
