@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -70,6 +70,7 @@ class ConfusionMatrix(CountedMetric):
             **kwargs,
         )
         choice("normalize", normalize, (*_DIMENSIONS, None))
+        choice("empty", empty, get_args(Empty))
         self.normalize = normalize
         self.empty = empty
 

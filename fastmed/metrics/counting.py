@@ -33,9 +33,9 @@ class SummedMetric(Metric):
         the first batch, the same values: the names keep metrics of different options apart, and states that do not
         belong together from being merged or loaded.
         """
-        given = ", ".join(f"{name}={value}" for name, value in options.items() if value is not None)
+        given = ", ".join(f"{name}={value}" for name, value in options.items())
         for name, default in defaults.items():
-            self._names[name] = f"{name}[{given}]" if given else name
+            self._names[name] = f"{name}[{given}]"
             self.add_state(self._names[name], default, dist_reduce_fx="sum")
 
     def _sum(self, name: str) -> Tensor:
@@ -86,8 +86,10 @@ class CountedMetric(SummedMetric):
         self.validate = validate
         self.backend = backend
         columns = num_classes if threshold is None else 4
-        counts = torch.zeros(num_classes, columns, dtype=torch.int64)
-        self._add_sums({"threshold": self.threshold, "ignore_index": ignore_index}, counts=counts)
+        self._add_sums(self._options(), counts=torch.zeros(num_classes, columns, dtype=torch.int64))
+
+    def _options(self) -> dict[str, Any]:
+        return {"threshold": self.threshold, "ignore_index": self.ignore_index}
 
     @property
     def counts(self) -> Tensor:

@@ -7,13 +7,11 @@ MONAI's own way.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from monai import metrics as peer
-from monai.utils import Average, look_up_option
 from torch import Tensor
 
-from ...functional import confusion_counts, rank_statistics
+from ...functional import confusion_counts
 
 __all__ = ["ConfusionMatrixMetric", "DiceMetric", "MeanIoU", "ROCAUCMetric"]
 

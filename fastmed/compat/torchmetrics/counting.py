@@ -23,11 +23,10 @@ def _is_samplewise(metric: Any) -> bool:
     return getattr(metric, "multidim_average", "global") == "samplewise"
 
 
-def _counts(metric: Any, preds: Tensor, target: Tensor, num_classes: int, pool: str) -> Tensor | None:
+def _counts(metric: Any, maps: tuple[Tensor, Tensor], num_classes: int, pool: str) -> Tensor | None:
     try:
         return confusion_counts(
-            preds,
-            target,
+            *maps,
             num_classes,
             ignore_index=metric.ignore_index,
             pool=pool,
@@ -46,10 +45,10 @@ def binary(metric: Any, preds: Tensor, target: Tensor) -> Tensor | None:
     """Counts (2, 2) of a binary metric, (N, 2, 2) if it tells samples apart."""
     if preds.shape != target.shape or not _are_labels(target):
         return None
-    labels = _positive(preds, metric.threshold)
-    if _is_samplewise(metric):
-        return _counts(metric, labels, target, 2, "sample") if target.ndim > 1 else None
-    return _counts(metric, labels, target, 2, "batch")
+    if _is_samplewise(metric) and target.ndim < 2:
+        return None
+    maps = (_positive(preds, metric.threshold), target)
+    return _counts(metric, maps, 2, "sample" if _is_samplewise(metric) else "batch")
 
 
 def multiclass(metric: Any, preds: Tensor, target: Tensor) -> Tensor | None:
@@ -58,21 +57,22 @@ def multiclass(metric: Any, preds: Tensor, target: Tensor) -> Tensor | None:
     shape = preds.shape[:1] + preds.shape[2:] if of_scores else preds.shape
     if metric.num_classes is None or shape != target.shape or not _are_labels(target):
         return None
-    if of_scores != preds.is_floating_point() or of_scores and preds.shape[1] != metric.num_classes:
+    if of_scores != preds.is_floating_point() or (of_scores and preds.shape[1] != metric.num_classes):
         return None
-    if _is_samplewise(metric):
-        return _counts(metric, preds, target, metric.num_classes, "sample") if target.ndim > 1 else None
-    return _counts(metric, preds, target, metric.num_classes, "batch")
+    if _is_samplewise(metric) and target.ndim < 2:
+        return None
+    return _counts(metric, (preds, target), metric.num_classes, "sample" if _is_samplewise(metric) else "batch")
 
 
 def multilabel(metric: Any, preds: Tensor, target: Tensor) -> Tensor | None:
     """Counts (L, 2, 2) of a multi-label metric, (N, L, 2, 2) if it tells samples apart."""
     if preds.shape != target.shape or not _are_labels(target) or preds.shape[1:2] != (metric.num_labels,):
         return None
+    scores = _positive(preds, metric.threshold)
     # Each label is a binary map of its own, so that values out of range are found.
-    maps = (_positive(preds, metric.threshold), target)
-    if _is_samplewise(metric):
-        samples = target.shape[:2]
-        table = _counts(metric, *(each.reshape(samples.numel(), -1) for each in maps), 2, "sample")
-        return None if table is None else table.unflatten(0, samples)
-    return _counts(metric, *(each.transpose(0, 1).flatten(1) for each in maps), 2, "sample")
+    if not _is_samplewise(metric):
+        return _counts(metric, (scores.transpose(0, 1).flatten(1), target.transpose(0, 1).flatten(1)), 2, "sample")
+    samples = target.shape[:2]
+    maps = (scores.reshape(samples.numel(), -1), target.reshape(samples.numel(), -1))
+    table = _counts(metric, maps, 2, "sample")
+    return None if table is None else table.unflatten(0, samples)
