@@ -72,11 +72,26 @@ def one_versus_rest(matrix: Tensor) -> Fourfold:
         >>> one_versus_rest(torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 8]])).fp.tolist()
         [1.0, 2.0, 0.0]
     """
+    counts = check_matrix(matrix)
+    tp = counts.diagonal(dim1=-2, dim2=-1)
+    fn = counts.sum(-1) - tp
+    fp = counts.sum(-2) - tp
+    tn = counts.sum((-2, -1)).unsqueeze(-1) - tp - fn - fp
+    return Fourfold(tn, fp, fn, tp)
+
+
+def check_matrix(matrix: Tensor) -> Tensor:
+    """Refuse what is no confusion matrix.
+
+    Args:
+        matrix: counts (..., C, C).
+
+    Returns:
+        The counts in float64, where float32 would round from 2**24 on.
+
+    Raises:
+        ValueError: if the last two dimensions differ.
+    """
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, allowed is (..., C, C), rows = target")
-    matrix = matrix.double()  # where float32 would round from 2**24 on
-    tp = matrix.diagonal(dim1=-2, dim2=-1)
-    fn = matrix.sum(-1) - tp
-    fp = matrix.sum(-2) - tp
-    tn = matrix.sum((-2, -1)).unsqueeze(-1) - tp - fn - fp
-    return Fourfold(tn, fp, fn, tp)
+    return matrix.double()
