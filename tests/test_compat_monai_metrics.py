@@ -12,7 +12,17 @@ from monai.utils import MetricReduction
 from fastmed.compat import monai as ours
 
 REDUCTIONS = [each.value for each in MetricReduction]
-NAMES = ["sensitivity", "specificity", "precision", "npv", "threat score", "accuracy", "f1 score", "mcc", "informedness"]
+NAMES = [
+    "sensitivity",
+    "specificity",
+    "precision",
+    "npv",
+    "threat score",
+    "accuracy",
+    "f1 score",
+    "mcc",
+    "informedness",
+]
 OVERLAPS = ["DiceMetric", "MeanIoU"]
 
 
@@ -177,6 +187,7 @@ def test_soft_maps_take_monais_way(name, soft, value):
     assert_agree(*pair(name), [(y_pred, y)])
 
 
+@pytest.mark.filterwarnings("ignore:Voronoi")
 def test_connected_components_take_monais_way():
     y = torch.zeros(2, 2, 12, 12)
     y[:, 1, 1:4, 1:4] = y[0, 1, 8:11, 8:11] = 1
@@ -203,3 +214,48 @@ def test_errors_are_those_of_monai(name, y_pred, y):
     assert str(raised.value) == str(expected.value)
     with pytest.raises(ValueError, match="PyTorch Tensor"):
         mine.aggregate()
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted", "micro", "none"])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("shape", [(50,), (50, 1), (50, 4)])
+def test_area_under_the_roc_curve(shape, ties, average):
+    mine, theirs = pair("ROCAUCMetric", average=average)
+    for size in (shape[0], 7):
+        y_pred, y = torch.rand(size, *shape[1:]), torch.randint(2, (size, *shape[1:]))
+        y_pred = (y_pred * 5.0).round() if ties else y_pred
+        for metric in (mine, theirs):
+            metric(y_pred, y)
+    actual, expected = mine.aggregate(), theirs.aggregate()
+    assert actual == pytest.approx(expected, rel=1e-12)
+    assert type(actual) is type(expected) or isinstance(actual, float)
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_area_that_is_not_defined(value):
+    mine, theirs = pair("ROCAUCMetric", average="none")
+    y_pred, y = torch.rand(30, 3), torch.randint(2, (30, 3))
+    y[:, 1] = value
+    areas = []
+    for metric in (mine, theirs):
+        metric(y_pred, y)
+        with pytest.warns(UserWarning, match="skip AUC computation"):
+            areas.append(metric.aggregate())
+    assert areas[0] == pytest.approx(areas[1], nan_ok=True)
+
+
+@pytest.mark.usefixtures("_no_way_back")
+@pytest.mark.parametrize("ignored", [0, 1, 255])
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("name", ["DiceMetric"])
+def test_ignored_values_of_a_single_map(name, background, ignored):
+    y_pred, y = torch.randint(2, (2, 3, 1, 6, 6)).float()
+    assert_agree(*pair(name, include_background=background, ignore_index=ignored), [(y_pred, y)])
+
+
+@pytest.mark.parametrize("ignored", [0, 1, 255])
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("name", ["ConfusionMatrixMetric", "MeanIoU"])
+def test_ignored_channel_of_a_single_map(name, background, ignored):
+    y_pred, y = torch.randint(2, (2, 3, 1, 6, 6)).float()
+    assert_agree(*pair(name, include_background=background, ignore_index=ignored), [(y_pred, y)])

@@ -54,23 +54,23 @@ def batch(kind, scores, shape=(6, 7), ignored=None):
     return (torch.rand(shape) if scores == "probabilities" else 3.0 * torch.randn(shape)), target
 
 
-def assert_same(actual, expected):
-    """Equal in every bit, dtype and shape."""
+def assert_same(actual, expected, rtol=0.0):
+    """Equal in dtype and shape, and in every bit unless there is a tolerance."""
     if isinstance(expected, torch.Tensor):
-        torch.testing.assert_close(actual, expected, rtol=0.0, atol=0.0, equal_nan=True)
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol / 10.0, equal_nan=True)
     else:
         assert type(actual) is type(expected)
         for one, other in zip(actual, expected, strict=True):
-            assert_same(one, other)
+            assert_same(one, other, rtol)
 
 
-def assert_agree(mine, theirs, batches):
+def assert_agree(mine, theirs, batches, rtol=0.0):
     with warnings.catch_warnings():
         # Both warn of classes that do not occur.
         warnings.simplefilter("ignore", UserWarning)
         for preds, target in batches:
-            assert_same(mine(preds, target), theirs(preds, target))
-        assert_same(mine.compute(), theirs.compute())
+            assert_same(mine(preds, target), theirs(preds, target), rtol)
+        assert_same(mine.compute(), theirs.compute(), rtol)
 
 
 @pytest.fixture
@@ -176,7 +176,26 @@ def test_curves_at_thresholds(name, scores, thresholds, ignored):
 def test_curves(name, thresholds):
     kind = kind_of(name)
     mine, theirs = pair(name, **OPTIONS[kind], thresholds=thresholds, ignore_index=-1)
-    assert_agree(mine, theirs, [batch(kind, "logits", shape, -1) for shape in [(40,), (10, 7)]])
+    rtol = 1e-6 if name.endswith("AUROC") and thresholds is None else 0.0
+    assert_agree(mine, theirs, [batch(kind, "logits", shape, -1) for shape in [(40,), (10, 7)]], rtol)
+
+
+@pytest.mark.parametrize("average", ["micro", "macro", "weighted", "none"])
+@pytest.mark.parametrize("name", ["MulticlassAUROC", "MultilabelAUROC"])
+def test_exact_area(name, average):
+    kind = kind_of(name)
+    if kind == "Multiclass" and average == "micro":
+        average = None
+    mine, theirs = pair(name, **OPTIONS[kind], average=average, ignore_index=-1)
+    preds, target = batch(kind, "probabilities", (60,), -1)
+    assert_agree(mine, theirs, [((preds * 9.0).round() / 9.0, target)], 1e-6)
+
+
+@pytest.mark.parametrize("max_fpr", [None, 0.3])
+def test_area_of_one_class_alone(max_fpr):
+    preds = torch.rand(20)
+    for target in (torch.zeros(20, dtype=torch.int64), torch.ones(20, dtype=torch.int64), torch.arange(20) % 2):
+        assert_agree(*pair("BinaryAUROC", max_fpr=max_fpr), [(preds, target)], 1e-6)
 
 
 @pytest.mark.parametrize("name", ["BinaryROC", "MulticlassROC", "MultilabelROC"])
@@ -199,7 +218,7 @@ def test_task(name, kind):
     options = required(name) | OPTIONS[kind]
     metric = getattr(ours, name)(task=kind.lower(), **options)
     assert type(metric) is getattr(ours, kind + name)
-    assert_agree(metric, getattr(peer, name)(kind.lower(), **options), [batch(kind, "probabilities")])
+    assert_agree(metric, getattr(peer, name)(kind.lower(), **options), [batch(kind, "probabilities")], 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +255,7 @@ def test_pickle_and_collection(name):
     restored = pickle.loads(pickle.dumps(mine))
     restored.update(preds, target)
     theirs.update(preds, target)
-    assert_same(restored.compute(), theirs.compute())
+    assert_same(restored.compute(), theirs.compute(), 1e-6)
     collection = MetricCollection({"a": ours.Recall(task="binary"), "b": ours.Precision(task="binary")})
     preds, target = batch("Binary", "logits")
     collection.update(preds, target)

@@ -214,8 +214,7 @@ def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
     labelled = _labelled(operands)
     tasks = operands.scores.shape[1]
     scores, negative, positive = (
-        tensor.transpose(0, 1).reshape(tasks, -1)
-        for tensor in (operands.scores, labelled.negative, labelled.positive)
+        tensor.transpose(0, 1).reshape(tasks, -1) for tensor in (operands.scores, labelled.negative, labelled.positive)
     )
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.to(torch.float32)

@@ -7,11 +7,15 @@ MONAI's own way.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from monai import metrics as peer
+from monai.utils import Average, look_up_option
 from torch import Tensor
 
-from ...functional import confusion_counts
+from ...functional import confusion_counts, rank_statistics
 
 __all__ = ["ConfusionMatrixMetric", "DiceMetric", "MeanIoU", "ROCAUCMetric"]
 
@@ -22,6 +26,11 @@ def _is_binary(maps: Tensor) -> bool:
 
 def _is_of_float64(*maps: Tensor) -> bool:
     return any(each.dtype == torch.float64 for each in maps)
+
+
+def _ignore_index(metric: Any) -> int | None:
+    """The option of recent versions of MONAI."""
+    return getattr(metric, "ignore_index", None)
 
 
 def _valid_voxels(y: Tensor, ignore_index: int | None) -> Tensor | None:
@@ -42,6 +51,24 @@ def _counts(y_pred: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
     counts = confusion_counts(y_pred, y, y.shape[1], threshold=0.5, mask=mask, validate=False)
     # Without a mask, a voxel that was not counted had another target than 0 and 1.
     return counts if mask is not None or bool((counts.sum(-1) == y[0, 0].numel()).all()) else None
+
+
+def _channel_counts(y_pred: Tensor, y: Tensor, include_background: bool, ignore_index: int | None) -> Tensor | None:
+    """Counts (B, C, 4) of the channels that count, an ignored one as if it were empty in both maps."""
+    if y_pred.shape != y.shape or not _is_binary(y_pred):
+        return None
+    channels = y.shape[1]
+    if channels == 1 and not include_background and ignore_index is not None:
+        return None  # MONAI then takes the index for that of a channel after the background.
+    is_channel = ignore_index is not None and 0 <= ignore_index < channels
+    counts = _counts(y_pred, y, None if is_channel else _valid_voxels(y, ignore_index))
+    if counts is None:
+        return None
+    if is_channel and (include_background or ignore_index != 0):
+        total = counts[:, ignore_index].sum(-1)
+        counts[:, ignore_index] = 0
+        counts[:, ignore_index, 0] = total
+    return counts if include_background or channels == 1 else counts[:, 1:]
 
 
 def _labels(maps: Tensor) -> Tensor | None:
@@ -85,32 +112,14 @@ class ConfusionMatrixMetric(peer.ConfusionMatrixMetric):  # type: ignore[misc]
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
         is_table = y_pred.ndim == 2 or (y_pred.ndim == 3 and y_pred.shape[-1] == 1)
-        # Of a table with compute_sample, MONAI warns, and goes on without.
-        counts = self._fused(y_pred, y) if y_pred.ndim >= 2 and not (is_table and self.compute_sample) else None
+        counts = None
+        # Of a table with compute_sample MONAI warns, and goes on without.
+        if y_pred.ndim >= 2 and not (is_table and self.compute_sample):
+            counts = _channel_counts(y_pred, y, self.include_background, _ignore_index(self))
         if counts is None:
             return super()._compute_tensor(y_pred, y)
         tn, fp, fn, tp = counts.float().unbind(-1)
         return torch.stack([tp, fp, tn, fn], dim=-1)
-
-    def _fused(self, y_pred: Tensor, y: Tensor) -> Tensor | None:
-        ignored = getattr(self, "ignore_index", None)
-        if not _is_binary(y_pred) or y_pred.shape != y.shape:
-            return None
-        is_channel = ignored is not None and 0 <= ignored < y.shape[1]
-        counts = _counts(y_pred, y, None if is_channel else _valid_voxels(y, ignored))
-        return _without_background(counts, self.include_background, ignored if is_channel else None)
-
-
-def _without_background(counts: Tensor | None, include_background: bool, ignored_channel: int | None) -> Tensor | None:
-    """Counts of the channels that MONAI looks at; those of an ignored one as if it were empty in both maps."""
-    if counts is None:
-        return None
-    first = 0 if include_background or counts.shape[1] == 1 else 1
-    if ignored_channel is not None and ignored_channel >= first:
-        total = counts[:, ignored_channel].sum(-1)
-        counts[:, ignored_channel] = 0
-        counts[:, ignored_channel, 0] = total
-    return counts[:, first:]
 
 
 class DiceMetric(peer.DiceMetric):  # type: ignore[misc]
@@ -143,7 +152,7 @@ class DiceMetric(peer.DiceMetric):  # type: ignore[misc]
     def _fused(self, y_pred: Tensor, y: Tensor) -> Tensor | None:
         classes = self.num_classes or y_pred.shape[1]
         channels = (y_pred.shape[1], y.shape[1])
-        ignored = getattr(self, "ignore_index", None)
+        ignored = _ignore_index(self)
         if getattr(self, "per_component", False) or y_pred.shape[2:] != y.shape[2:]:
             return None
         if classes == 1:
@@ -178,12 +187,9 @@ class MeanIoU(peer.MeanIoU):  # type: ignore[misc]
     """
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        ignored = getattr(self, "ignore_index", None)
         counts = None
-        if y_pred.ndim >= 3 and y_pred.shape == y.shape and _is_binary(y_pred):
-            is_channel = ignored is not None and 0 <= ignored < y.shape[1]
-            counts = _counts(y_pred, y, None if is_channel else _valid_voxels(y, ignored))
-            counts = _without_background(counts, self.include_background, ignored if is_channel else None)
+        if y_pred.ndim >= 3:
+            counts = _channel_counts(y_pred, y, self.include_background, _ignore_index(self))
         if counts is None:
             return super()._compute_tensor(y_pred, y)
         dtype = torch.float64 if _is_of_float64(y_pred, y) else torch.float32
@@ -208,3 +214,32 @@ class ROCAUCMetric(peer.ROCAUCMetric):  # type: ignore[misc]
         >>> metric.aggregate()
         0.75
     """
+
+    def aggregate(self, average: Average | str | None = None) -> np.ndarray | float | list[float]:
+        """The area under the curve of all that was buffered.
+
+        Args:
+            average: "macro", "weighted", "micro" or "none" over classes; that of the metric by default.
+        """
+        average = look_up_option(average or self.average, Average)
+        buffers = self.get_buffer()
+        found = None if buffers is None else _areas(*buffers, average == Average.MICRO)
+        if found is None:
+            return super().aggregate(average)  # type: ignore[no-any-return]
+        areas, positives = found
+        if len(areas) == 1 or average == Average.NONE:
+            return areas if len(areas) > 1 else areas[0]
+        return np.average(areas, weights=positives if average == Average.WEIGHTED else None)
+
+
+def _areas(y_pred: Tensor, y: Tensor, pool: bool) -> tuple[list[float], list[int]] | None:
+    """Area and number of positives of each class; None where MONAI warns that an area is not defined, or fails."""
+    scores, labels = (each.reshape(-1, 1) if pool or each.ndim == 1 else each for each in (y_pred, y))
+    if scores.shape != labels.shape or scores.ndim != 2 or not _is_binary(labels):
+        return None
+    try:
+        ranks = rank_statistics(scores if scores.is_floating_point() else scores.double(), labels, validate=True)
+    except ValueError:
+        return None
+    pairs = ranks.positives * ranks.negatives
+    return None if bool((pairs == 0).any()) else ((ranks.u / pairs).tolist(), ranks.positives.tolist())

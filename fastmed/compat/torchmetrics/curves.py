@@ -1,7 +1,8 @@
 """Metrics that torchmetrics computes from scores at many thresholds.
 
 With `thresholds`, a search finds how many of them each score reaches, and one count of these numbers gives the tables
-at all thresholds, where torchmetrics compares every score with every threshold.
+at all thresholds, where torchmetrics compares every score with every threshold. Without, the ranks of the scores that
+it keeps give the area under the curve.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics import classification as peer
 from torchmetrics.utilities.compute import normalize_logits_if_needed
+from torchmetrics.utilities.data import dim_zero_cat
 
+from ...functional import rank_statistics
 from .task import OfTask
 
 
@@ -102,13 +105,64 @@ class MultilabelROC(MultilabelPrecisionRecallCurve, peer.MultilabelROC): ...
 class ROC(OfTask, peer.ROC): ...
 
 
-class BinaryAUROC(BinaryPrecisionRecallCurve, peer.BinaryAUROC): ...
+def _areas(scores: Tensor, positive: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+    """Exact areas float32 (L,) and number of positives of scores (M, L); None where an area is not defined."""
+    try:
+        ranks = rank_statistics(scores, positive, mask=valid)
+    except ValueError:
+        return None
+    pairs = ranks.positives * ranks.negatives
+    areas = ranks.u / pairs
+    return None if bool((pairs == 0).any()) or bool(areas.isnan().any()) else (areas.float(), ranks.positives)
 
 
-class MulticlassAUROC(MulticlassPrecisionRecallCurve, peer.MulticlassAUROC): ...
+def _reduced(areas: Tensor, positives: Tensor, average: str | None) -> Tensor:
+    if average == "macro":
+        return areas.mean()
+    if average == "weighted":
+        return (areas * (positives / positives.sum())).sum()
+    return areas
 
 
-class MultilabelAUROC(MultilabelPrecisionRecallCurve, peer.MultilabelAUROC): ...
+class BinaryAUROC(BinaryPrecisionRecallCurve, peer.BinaryAUROC):
+    """Counts and ranks in one pass; arguments, values and errors are those of torchmetrics' class of this name."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area under the curve, exact without thresholds."""
+        found = None
+        if self.thresholds is None and self.max_fpr in (None, 1) and self.preds:
+            found = _areas(dim_zero_cat(self.preds)[:, None], dim_zero_cat(self.target)[:, None])
+        return super().compute() if found is None else found[0][0]
+
+
+class MulticlassAUROC(MulticlassPrecisionRecallCurve, peer.MulticlassAUROC):
+    """Counts and ranks in one pass; arguments, values and errors are those of torchmetrics' class of this name."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area under the curve of each class against the others, exact without thresholds."""
+        found = None
+        if self.thresholds is None and self.preds:
+            labels = dim_zero_cat(self.target)
+            of_class = labels[:, None] == torch.arange(self.num_classes, device=labels.device)
+            found = _areas(dim_zero_cat(self.preds), of_class)
+        return super().compute() if found is None else _reduced(*found, self.average)
+
+
+class MultilabelAUROC(MultilabelPrecisionRecallCurve, peer.MultilabelAUROC):
+    """Counts and ranks in one pass; arguments, values and errors are those of torchmetrics' class of this name."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The area under the curve of each label, exact without thresholds."""
+        found = None
+        if self.thresholds is None and self.preds:
+            scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+            if self.average == "micro":
+                scores, labels = scores.reshape(-1, 1), labels.reshape(-1, 1)
+            valid = None if self.ignore_index is None else labels != self.ignore_index
+            found = _areas(scores, labels == 1, valid)
+        if found is None:
+            return super().compute()
+        return found[0][0] if self.average == "micro" else _reduced(*found, self.average)
 
 
 class AUROC(OfTask, peer.AUROC): ...
