@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,8 @@ from .counting import SummedMetric
 Activation = Literal["sigmoid"] | None
 Spacing = Literal["uniform", "logit"]
 Limits = tuple[float, float] | None
+
+_SUMMED = ("counts", "below", "above", "nan")
 
 
 class HistogramMetric(SummedMetric):
@@ -35,11 +38,20 @@ class HistogramMetric(SummedMetric):
         if num_tasks < 1:
             raise ValueError(f"num_tasks: got {num_tasks}, allowed is 1 or more")
         self.num_tasks = num_tasks
-        self._bins = {"bins": bins, "activation": activation, "spacing": spacing, "limits": limits}
-        self._run = {"validate": validate, "backend": backend}
-        nothing = self._count(torch.zeros(0, num_tasks), torch.zeros(0, num_tasks), None)
+        bounds = None if limits is None else (float(limits[0]), float(limits[1]))
+        self._counted = functools.partial(
+            score_histogram,
+            bins=bins,
+            activation=activation,
+            spacing=spacing,
+            limits=bounds,
+            validate=validate,
+            backend=backend,
+        )
+        nothing = self._counted(torch.zeros(0, num_tasks), torch.zeros(0, num_tasks))
         self._edges = nothing.edges
-        self._add_sums(self._bins, **{name: getattr(nothing, name) for name in _SUMMED})
+        options = {"bins": bins, "activation": activation, "spacing": spacing, "limits": bounds}
+        self._add_sums(options, **{name: getattr(nothing, name) for name in _SUMMED})
 
     def update(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Count the scores of a batch."""
@@ -48,17 +60,11 @@ class HistogramMetric(SummedMetric):
                 f"input: got shape {tuple(input.shape)}, allowed is (N, {self.num_tasks}) or "
                 f"(N, {self.num_tasks}, *spatial)"
             )
-        counted = self._count(input, target, mask)
+        counted = self._counted(input, target, mask=mask)
         self._add(**{name: getattr(counted, name) for name in _SUMMED})
-
-    def _count(self, input: Tensor, target: Tensor, mask: Tensor | None) -> ScoreHistogram:
-        return score_histogram(input, target, mask=mask, **self._bins, **self._run)
 
     @property
     def histogram(self) -> ScoreHistogram:
         """Counts of everything since the last reset."""
-        sums = [self._sum(name) for name in _SUMMED]
-        return ScoreHistogram(*sums, self._edges.to(sums[0].device))
-
-
-_SUMMED = ("counts", "below", "above", "nan")
+        counts, below, above, nan = (self._sum(name) for name in _SUMMED)
+        return ScoreHistogram(counts, below, above, nan, self._edges.to(counts.device))

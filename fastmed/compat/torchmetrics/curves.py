@@ -7,6 +7,8 @@ it keeps give the area under the curve.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import classification as peer
@@ -31,6 +33,10 @@ def _tables(scores: Tensor, positive: Tensor, thresholds: Tensor, valid: Tensor 
     return tables.permute(2, 0, 1, 3)[order.argsort()]
 
 
+def _is_binned(metric: Any) -> bool:
+    return metric.thresholds is not None
+
+
 def _is_binary(target: Tensor, ignore_index: int | None) -> bool:
     known = (target == 0) | (target == 1)
     return bool((known if ignore_index is None else known | (target == ignore_index)).all())
@@ -42,7 +48,7 @@ class BinaryPrecisionRecallCurve(peer.BinaryPrecisionRecallCurve):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add scores and targets of a batch, (N, ...) each."""
         fits = preds.shape == target.shape and preds.is_floating_point() and not target.is_floating_point()
-        if self.thresholds is None or not fits or not _is_binary(target, self.ignore_index):
+        if not _is_binned(self) or not fits or not _is_binary(target, self.ignore_index):
             super().update(preds, target)
             return
         if self.ignore_index is not None:
@@ -59,7 +65,7 @@ class MulticlassPrecisionRecallCurve(peer.MulticlassPrecisionRecallCurve):
         """Add scores (N, C, ...) and targets (N, ...) of a batch."""
         fits = preds.shape[:1] + preds.shape[2:] == target.shape and preds.shape[1:2] == (self.num_classes,)
         fits = fits and preds.is_floating_point() and not target.is_floating_point()
-        if self.thresholds is None or self.average == "micro" or not fits:
+        if not _is_binned(self) or self.average == "micro" or not fits:
             super().update(preds, target)
             return
         scores, labels = preds.movedim(1, -1).flatten(0, -2), target.flatten()
@@ -81,7 +87,7 @@ class MultilabelPrecisionRecallCurve(peer.MultilabelPrecisionRecallCurve):
         """Add scores and targets of a batch, (N, L, ...) each."""
         fits = preds.shape == target.shape and preds.shape[1:2] == (self.num_labels,)
         fits = fits and preds.is_floating_point() and not target.is_floating_point()
-        if self.thresholds is None or not fits or not _is_binary(target, self.ignore_index):
+        if not _is_binned(self) or not fits or not _is_binary(target, self.ignore_index):
             super().update(preds, target)
             return
         scores = normalize_logits_if_needed(preds.movedim(1, -1).flatten(0, -2), "sigmoid")
@@ -130,7 +136,7 @@ class BinaryAUROC(BinaryPrecisionRecallCurve, peer.BinaryAUROC):
     def compute(self) -> Tensor:  # type: ignore[override]
         """The area under the curve, exact without thresholds."""
         found = None
-        if self.thresholds is None and self.max_fpr in (None, 1) and self.preds:
+        if not _is_binned(self) and self.max_fpr in (None, 1) and self.preds:
             found = _areas(dim_zero_cat(self.preds)[:, None], dim_zero_cat(self.target)[:, None])
         return super().compute() if found is None else found[0][0]
 
@@ -141,7 +147,7 @@ class MulticlassAUROC(MulticlassPrecisionRecallCurve, peer.MulticlassAUROC):
     def compute(self) -> Tensor:  # type: ignore[override]
         """The area under the curve of each class against the others, exact without thresholds."""
         found = None
-        if self.thresholds is None and self.preds:
+        if not _is_binned(self) and self.preds:
             labels = dim_zero_cat(self.target)
             of_class = labels[:, None] == torch.arange(self.num_classes, device=labels.device)
             found = _areas(dim_zero_cat(self.preds), of_class)
@@ -154,7 +160,7 @@ class MultilabelAUROC(MultilabelPrecisionRecallCurve, peer.MultilabelAUROC):
     def compute(self) -> Tensor:  # type: ignore[override]
         """The area under the curve of each label, exact without thresholds."""
         found = None
-        if self.thresholds is None and self.preds:
+        if not _is_binned(self) and self.preds:
             scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
             if self.average == "micro":
                 scores, labels = scores.reshape(-1, 1), labels.reshape(-1, 1)
