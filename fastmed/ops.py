@@ -9,7 +9,19 @@ import torch
 from torch import Tensor
 
 from . import dispatch, formulas
-from .contract import STATISTICS, Backend, LossWeights, RatioLinear, RegionInput, RegionSums, Request
+from .contract import (
+    EXTRA_COLUMNS,
+    STATISTICS,
+    Backend,
+    Bins,
+    LossWeights,
+    RankStatistics,
+    RatioLinear,
+    RegionInput,
+    RegionSums,
+    Request,
+    Scored,
+)
 
 _OPERANDS = (
     "Tensor input, Tensor target, Tensor? mask, str activation, int? ignore_index, Tensor? uncertain, "
@@ -28,6 +40,11 @@ _library.define(
     "confusion_counts(Tensor prediction, Tensor target, int num_classes, int? ignore_index, bool? validate, "
     "str backend) -> Tensor"
 )
+_library.define(
+    "score_histogram(Tensor scores, Tensor target, Tensor? mask, str transform, int bins, float low, float high, "
+    "bool? validate, str backend) -> Tensor"
+)
+_library.define("rank_statistics(Tensor scores, Tensor target, Tensor? mask, bool? validate, str backend) -> Tensor")
 
 
 def sums_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -171,11 +188,73 @@ def _confusion_counts(
     return counts
 
 
+def _scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
+    """The operands as backends see them: the rows of a table (N, T) are the voxels of one sample."""
+    if scores.ndim == 2:
+        return Scored(_as_table(scores), _as_table(target), None if mask is None else _as_table(mask))
+    return Scored(scores, target, mask)
+
+
+def _raise_not_binary(operands: Scored, count: int) -> NoReturn:
+    """Names task and value of the first label that is neither 0 nor 1 nor missing."""
+    target = operands.target.to(torch.float64)
+    known = (target == 0) | (target == 1) | target.isnan() | (target == -1)
+    if operands.mask is not None:
+        known |= ~operands.mask
+    sample, task, voxel = (~known).nonzero()[0].tolist()
+    raise ValueError(
+        f"target: got {target[sample, task, voxel].item():g} for task {task} ({count} such values in all), "
+        "allowed are 0, 1, and NaN or -1 (missing)"
+    )
+
+
+def _score_histogram(
+    scores: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    transform: str,
+    bins: int,
+    low: float,
+    high: float,
+    validate: bool | None,
+    backend: str,
+) -> Tensor:
+    operands = _scored(scores, target, mask)
+    request = Request("score_histogram", scores.device.type, scores.dtype, target.dtype, scores.shape[1])
+    chosen = dispatch.select(request, backend)
+    counts, invalid = chosen.score_histogram(operands, Bins(transform, bins, low, high))
+    if _is_reported(invalid, validate):
+        _raise_not_binary(operands, int(invalid.sum()))
+    return counts
+
+
+def _rank_statistics(
+    scores: Tensor, target: Tensor, mask: Tensor | None, validate: bool | None, backend: str
+) -> Tensor:
+    operands = _scored(scores, target, mask)
+    request = Request("rank_statistics", scores.device.type, scores.dtype, target.dtype, scores.shape[1])
+    stacked, invalid = dispatch.select(request, backend).rank_statistics(operands)
+    if _is_reported(invalid, validate):
+        _raise_not_binary(operands, int(invalid.sum()))
+    undefined = stacked[_U].isnan()
+    if _is_reported(undefined, validate):
+        raise ValueError(
+            f"scores: got NaN for task {undefined.tolist().index(True)}, allowed are numbers, which have a rank; "
+            "give those labels a mask of False to leave them out"
+        )
+    return stacked
+
+
+_U = RankStatistics._fields.index("u")
+
+
 for _name, _body in {
     "region_sums": _region_sums,
     "region_sums_backward": _region_sums_backward,
     "region_loss": _region_loss,
     "confusion_counts": _confusion_counts,
+    "score_histogram": _score_histogram,
+    "rank_statistics": _rank_statistics,
 }.items():
     _library.impl(_name, _body, "CompositeExplicitAutograd")
 
@@ -203,6 +282,16 @@ def _(input: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
 @torch.library.register_fake("fastmed::confusion_counts")
 def _(prediction: Tensor, target: Tensor, num_classes: int, *_arguments: Any) -> Tensor:
     return target.new_empty((target.shape[0], num_classes, num_classes), dtype=torch.int64)
+
+
+@torch.library.register_fake("fastmed::score_histogram")
+def _(scores: Tensor, target: Tensor, mask: Tensor | None, transform: str, bins: int, *_arguments: Any) -> Tensor:
+    return scores.new_empty((scores.shape[1], 2, bins + EXTRA_COLUMNS), dtype=torch.int64)
+
+
+@torch.library.register_fake("fastmed::rank_statistics")
+def _(scores: Tensor, *_arguments: Any) -> Tensor:
+    return scores.new_empty((len(RankStatistics._fields), scores.shape[1]), dtype=torch.float64)
 
 
 class _Below(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .contract import RegionInput
+from .contract import RegionInput, Scored
 from .labels import MissingPolicy, Smooth, uncertain_values
 
 ClassWeight = Tensor | Sequence[float] | float | None
@@ -238,3 +238,33 @@ def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tenso
 
 # One copy to a GPU for all calls of a training run, which do not wait for it.
 _cached_uncertain = functools.lru_cache(maxsize=64)(_uncertain)
+
+
+def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
+    """Scores and binary labels of T tasks, checked: (N, T, V), or tables (N, T) as they are.
+
+    Raises:
+        TypeError: for a dtype that has no meaning here.
+        ValueError: for shapes or devices that do not belong together.
+    """
+    if scores.dtype not in _FLOAT_DTYPES:
+        raise TypeError(f"scores: got {scores.dtype}, allowed are float16, bfloat16, float32 and float64")
+    if target.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+        raise TypeError(f"target: got {target.dtype}, allowed are bool, integer and floating dtypes")
+    if scores.ndim < 2:
+        raise ValueError(f"scores: got shape {tuple(scores.shape)}, allowed is (N, T) or (N, T, *spatial)")
+    if target.shape != scores.shape:
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)}, allowed is that of the scores, {tuple(scores.shape)}"
+        )
+    for name, tensor in (("target", target), ("mask", mask)):
+        if tensor is not None and tensor.device != scores.device:
+            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the scores, {scores.device}")
+    if mask is not None:
+        if mask.dtype not in _LABEL_DTYPES:
+            raise TypeError(f"mask: got {mask.dtype}, allowed are bool and integer dtypes: a label counts or does not")
+        mask = _mask(mask, scores).to(torch.bool).expand(scores.shape)
+    tensors = (scores.detach(), target.detach(), mask)
+    if scores.ndim == 2:
+        return Scored(*tensors)
+    return Scored(*(None if tensor is None else voxels(tensor, 2) for tensor in tensors))
