@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,6 +154,91 @@ class RegionInput(NamedTuple):
         return self.target.ndim == 3
 
 
+class ScoreHistogram(NamedTuple):
+    """Scores of T binary tasks, counted by label and bin. Fields but `edges` add over patches, batches and ranks.
+
+    Attributes:
+        counts: int64 (T, 2, bins): row 0 holds the negatives, row 1 the positives, by ascending score.
+        below: int64 (T, 2): negatives and positives with a score under the first edge.
+        above: int64 (T, 2): those with a score over the last edge.
+        nan: int64 (T, 2): those whose score is NaN.
+        edges: float64 (bins + 1,), ascending, in units of the (activated) score. A bin holds its lower edge, and the
+            last bin its upper edge too.
+    """
+
+    counts: Tensor
+    below: Tensor
+    above: Tensor
+    nan: Tensor
+    edges: Tensor
+
+
+class RankStatistics(NamedTuple):
+    """What the ranks of all scores say of T binary tasks, each field of shape (T,). They do not add.
+
+    The placement of a positive is the share of the negatives that score lower, that of a negative the share of the
+    positives that score higher; an equal score counts one half. Both have the area under the ROC curve as their mean.
+
+    Attributes:
+        positives: int64, number of positives.
+        negatives: int64, number of negatives.
+        u: float64, the statistic of Mann and Whitney: pairs in which the positive scores higher, with one half for
+            each tie. Exact below 2^53. NaN where a score is NaN.
+        positive_placements_sq: float64, sum of the squared placements of the positives; 0 without negatives.
+        negative_placements_sq: float64, sum of those of the negatives; 0 without positives.
+    """
+
+    positives: Tensor
+    negatives: Tensor
+    u: Tensor
+    positive_placements_sq: Tensor
+    negative_placements_sq: Tensor
+
+
+class Scored(NamedTuple):
+    """Operands of a pass over scored binary labels, in the one layout that backends see.
+
+    Attributes:
+        scores: (N, T, V) of a floating dtype, any strides.
+        target: (N, T, V) of any dtype: 0, 1, and NaN or -1 for a missing label.
+        mask: bool (N, T, V) or None; where it is False nothing is counted.
+    """
+
+    scores: Tensor
+    target: Tensor
+    mask: Tensor | None
+
+
+class Bins(NamedTuple):
+    """Bins of equal width for scores in float32.
+
+    A value v between the limits falls into bin `floor((v - low) * scale)`, both operations rounded to float32, and
+    into the last bin where that would be `count`. So all backends agree to the bit where v is the score itself;
+    where it is computed, a score next to an edge may fall on either side of it.
+
+    Attributes:
+        transform: v is "identity" = the score x, "sigmoid" = 1 / (1 + exp(-x)), or "logit" = log(x / (1 - x)), with
+            a score outside [0, 1] beyond the limit on its side.
+        count: number of bins.
+        low: lower limit.
+        high: upper limit.
+    """
+
+    transform: str
+    count: int
+    low: float
+    high: float
+
+    def in_float32(self) -> tuple[float, float, float]:
+        """Lower limit, upper limit and scale, each a float32."""
+        low, high = float(np.float32(self.low)), float(np.float32(self.high))
+        return low, high, float(np.float32(self.count / (high - low)))
+
+
+# Columns of the operator's histogram: below, the bins, above and NaN.
+EXTRA_COLUMNS = 3
+
+
 class Request(NamedTuple):
     """What a backend is asked to run; it answers with the reasons why it cannot."""
 
@@ -191,6 +277,12 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Counts int64 (N, C, C), rows = target, of labels (N, V), and labels out of range, int64 (N,)."""
 
+    def score_histogram(self, operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
+        """Counts int64 (T, 2, EXTRA_COLUMNS + bins) by label and column, and labels out of range, int64 (T,)."""
+
+    def rank_statistics(self, operands: Scored) -> tuple[Tensor, Tensor]:
+        """Stacked float64 (5, T), rows as in `RankStatistics`, and labels out of range, int64 (T,)."""
+
 
 class FusedBackend(Protocol):
     """A backend that also computes known losses without a tensor operator per step of their formula."""
@@ -201,4 +293,12 @@ class FusedBackend(Protocol):
         """The loss, its gradient by the stacked sums, and labels out of range, int64 (N,).
 
         Loss and gradient are those of `formulas.ratio_linear`, in the dtype that users see.
+        """
+
+    def region_step(
+        self, operands: RegionInput, loss: RatioLinear, weights: LossWeights
+    ) -> tuple[Tensor, Tensor, int] | None:
+        """The loss, the gradient of the input, and how many labels are out of range.
+
+        None where two passes are as fast. A pooled table comes as it is, (N, C), and so does its gradient.
         """

@@ -23,14 +23,15 @@ class Row(NamedTuple):
 
 
 _REGION = frozenset({"region_sums"})
-_COUNTS = frozenset({"confusion_counts"})
+_COUNTS = frozenset({"confusion_counts", "score_histogram"})
+_RANKS = frozenset({"rank_statistics"})
 
 # In order of preference. `devices=None` means any.
 TABLE: tuple[Row, ...] = (
     Row("native", "fastmed.backends.native", frozenset({"cpu", "cuda"}), _COUNTS),
-    Row("numba", "fastmed.backends.cpu_numba", frozenset({"cpu"}), _REGION | _COUNTS),
+    Row("numba", "fastmed.backends.cpu_numba", frozenset({"cpu"}), _REGION | _COUNTS | _RANKS),
     Row("triton", "fastmed.backends.gpu_triton", frozenset({"cpu", "cuda"}), _REGION),
-    Row("reference", "fastmed.backends.reference", None, _REGION | _COUNTS),
+    Row("reference", "fastmed.backends.reference", None, _REGION | _COUNTS | _RANKS),
 )
 NAMES = tuple(row.name for row in TABLE)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..contract import (
+    EXTRA_COLUMNS,
     NLL_NEG,
     NLL_POS,
     PRED,
@@ -18,8 +19,10 @@ from ..contract import (
     TARGET_SQ,
     TP,
     WEIGHT,
+    Bins,
     RegionInput,
     Request,
+    Scored,
 )
 
 
@@ -163,3 +166,78 @@ def confusion_counts(
     cells = rows.shape[0] * num_classes * num_classes
     counts = torch.bincount(cell[valid & kept], minlength=cells)
     return counts.view(-1, num_classes, num_classes), (kept & ~valid).sum(1)
+
+
+class _Labelled(NamedTuple):
+    """Which labels (N, T, V) are negative and which positive, and labels out of range, int64 (T,)."""
+
+    negative: Tensor
+    positive: Tensor
+    invalid: Tensor
+
+
+def _labelled(operands: Scored) -> _Labelled:
+    target, mask = operands.target, operands.mask
+    if not target.is_floating_point():
+        # torch compares few of the unsigned types.
+        target = target.to(torch.int64)
+    negative, positive = target == 0, target == 1
+    invalid = ~(negative | positive | target.isnan() | (target == -1))
+    if mask is not None:
+        negative, positive, invalid = negative & mask, positive & mask, invalid & mask
+    return _Labelled(negative, positive, invalid.sum((0, 2)))
+
+
+def _transformed(scores: Tensor, transform: str) -> Tensor:
+    if transform == "sigmoid":
+        return torch.sigmoid(scores)
+    return torch.logit(scores.clamp(0.0, 1.0)) if transform == "logit" else scores
+
+
+def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
+    """See `Backend.score_histogram`."""
+    negative, positive, invalid = _labelled(operands)
+    values = _transformed(operands.scores.to(torch.float32), bins.transform)
+    low, high, scale = bins.in_float32()
+    column = ((values - low) * scale).clamp(0, bins.count - 1).nan_to_num(0.0).to(torch.int64) + 1
+    column = column.masked_fill(values < low, 0).masked_fill(values > high, bins.count + 1)
+    column = column.masked_fill(values.isnan(), bins.count + 2)
+    columns, tasks = bins.count + EXTRA_COLUMNS, values.shape[1]
+    task = torch.arange(tasks, device=values.device).view(-1, 1)
+    cell = (2 * task + positive.to(torch.int64)) * columns + column
+    counts = torch.bincount(cell[negative | positive], minlength=tasks * 2 * columns)
+    return counts.view(tasks, 2, columns), invalid
+
+
+def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
+    """See `Backend.rank_statistics`."""
+    labelled = _labelled(operands)
+    tasks = operands.scores.shape[1]
+    scores, negative, positive = (
+        tensor.transpose(0, 1).reshape(tasks, -1) for tensor in (operands.scores, labelled.negative, labelled.positive)
+    )
+    if scores.dtype not in (torch.float32, torch.float64):
+        scores = scores.to(torch.float32)
+    undefined = (scores.isnan() & (negative | positive)).any(1)
+    # Every score has its place among all, also one without a label, which counts for nothing.
+    order = scores.nan_to_num(0.0, torch.inf, -torch.inf).sort(1)
+    negative, positive = negative.gather(1, order.indices), positive.gather(1, order.indices)
+    ranks = order.values.contiguous()
+    first = torch.searchsorted(ranks, ranks)
+    past = torch.searchsorted(ranks, ranks, right=True)
+
+    def lower_and_equal_twice(labels: Tensor) -> Tensor:
+        """Twice the number of these labels below each score, plus once those at it."""
+        below = F.pad(labels.cumsum(1), (1, 0))
+        return below.gather(1, first) + below.gather(1, past)
+
+    positives, negatives = positive.sum(1), negative.sum(1)
+    of_positives = lower_and_equal_twice(negative).masked_fill(~positive, 0)
+    of_negatives = (2 * positives.unsqueeze(1) - lower_and_equal_twice(positive)).masked_fill(~negative, 0)
+    u = (of_positives.sum(1).double() / 2).masked_fill(undefined, torch.nan)
+    squares = (
+        (twice.double() / (2 * others).clamp(min=1).unsqueeze(1)).square().sum(1)
+        for twice, others in ((of_positives, negatives), (of_negatives, positives))
+    )
+    stacked = torch.stack([positives.double(), negatives.double(), u, *squares])
+    return stacked, labelled.invalid

@@ -3,6 +3,7 @@
 from .classification import multitask_bce_loss
 from .counting import confusion_counts
 from .region import region_sums
+from .scoring import rank_statistics, score_histogram
 from .segmentation import dice_bce_loss, dice_ce_loss, soft_dice_loss
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "dice_bce_loss",
     "dice_ce_loss",
     "multitask_bce_loss",
+    "rank_statistics",
     "region_sums",
+    "score_histogram",
     "soft_dice_loss",
 ]
