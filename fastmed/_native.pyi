@@ -48,7 +48,6 @@ def confusion_counts_cpu(
     invalid: int,
     threads: int,
 ) -> None: ...
-
 def score_histogram_cpu(
     scores: Operand,
     target: Operand,

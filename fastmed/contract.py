@@ -183,9 +183,11 @@ class RankStatistics(NamedTuple):
         positives: int64, number of positives.
         negatives: int64, number of negatives.
         u: float64, the statistic of Mann and Whitney: pairs in which the positive scores higher, with one half for
-            each tie. Exact below 2^53. NaN where a score is NaN.
+            each tie. Exact below 2^53.
         positive_placements_sq: float64, sum of the squared placements of the positives; 0 without negatives.
         negative_placements_sq: float64, sum of those of the negatives; 0 without positives.
+
+    The last three are NaN for a task with a NaN score, where that raises no error.
     """
 
     positives: Tensor

@@ -44,9 +44,7 @@ _library.define(
     "score_histogram(Tensor scores, Tensor target, Tensor? mask, str transform, int bins, float low, float high, "
     "bool? validate, str backend) -> Tensor"
 )
-_library.define(
-    "rank_statistics(Tensor scores, Tensor target, Tensor? mask, bool? validate, str backend) -> Tensor"
-)
+_library.define("rank_statistics(Tensor scores, Tensor target, Tensor? mask, bool? validate, str backend) -> Tensor")
 
 
 def sums_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -279,9 +277,7 @@ def _(prediction: Tensor, target: Tensor, num_classes: int, *_arguments: Any) ->
 
 
 @torch.library.register_fake("fastmed::score_histogram")
-def _(
-    scores: Tensor, target: Tensor, mask: Tensor | None, transform: str, bins: int, *_arguments: Any
-) -> Tensor:
+def _(scores: Tensor, target: Tensor, mask: Tensor | None, transform: str, bins: int, *_arguments: Any) -> Tensor:
     return scores.new_empty((scores.shape[1], 2, bins + EXTRA_COLUMNS), dtype=torch.int64)
 
 

@@ -214,8 +214,7 @@ def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
     labelled = _labelled(operands)
     tasks = operands.scores.shape[1]
     scores, negative, positive = (
-        tensor.transpose(0, 1).reshape(tasks, -1)
-        for tensor in (operands.scores, labelled.negative, labelled.positive)
+        tensor.transpose(0, 1).reshape(tasks, -1) for tensor in (operands.scores, labelled.negative, labelled.positive)
     )
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.to(torch.float32)
@@ -235,10 +234,10 @@ def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
     positives, negatives = positive.sum(1), negative.sum(1)
     of_positives = lower_and_equal_twice(negative).masked_fill(~positive, 0)
     of_negatives = (2 * positives.unsqueeze(1) - lower_and_equal_twice(positive)).masked_fill(~negative, 0)
-    u = (of_positives.sum(1).double() / 2).masked_fill(undefined, torch.nan)
+    u = of_positives.sum(1).double() / 2
     squares = (
         (twice.double() / (2 * others).clamp(min=1).unsqueeze(1)).square().sum(1)
         for twice, others in ((of_positives, negatives), (of_negatives, positives))
     )
-    stacked = torch.stack([positives.double(), negatives.double(), u, *squares])
-    return stacked, labelled.invalid
+    ranked = torch.stack([u, *squares]).masked_fill(undefined, torch.nan)
+    return torch.cat([torch.stack([positives, negatives]).double(), ranked]), labelled.invalid

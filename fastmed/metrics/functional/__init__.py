@@ -1,5 +1,24 @@
 """Metrics as pure functions of counts, by subject: tables, figures, and what they are worth where undefined."""
 
+from .calibration import (
+    Reliability,
+    brier_score,
+    expected_calibration_error,
+    maximum_calibration_error,
+    reliability_diagram,
+)
+from .curves import (
+    Bounded,
+    OperatingPoint,
+    PrecisionRecallCurve,
+    RocCurve,
+    auroc,
+    average_precision,
+    precision_recall,
+    roc,
+    sensitivity_at_specificity,
+    youden_threshold,
+)
 from .empty import Empty, mean, ratio
 from .figures import (
     accuracy,
@@ -23,17 +42,27 @@ from .fourfold import Fourfold, fourfold, one_versus_rest
 from .intervals import Interval, figure_interval, proportion_interval
 
 __all__ = [
+    "Bounded",
     "Empty",
     "Fourfold",
     "Interval",
+    "OperatingPoint",
+    "PrecisionRecallCurve",
+    "Reliability",
+    "RocCurve",
     "accuracy",
+    "auroc",
+    "average_precision",
     "balanced_accuracy",
+    "brier_score",
     "cohen_kappa",
     "dice",
+    "expected_calibration_error",
     "f_beta",
     "figure_interval",
     "fourfold",
     "iou",
+    "maximum_calibration_error",
     "mcc",
     "mean",
     "negative_likelihood_ratio",
@@ -43,9 +72,14 @@ __all__ = [
     "positive_likelihood_ratio",
     "ppv",
     "ppv_at",
+    "precision_recall",
     "prevalence",
     "proportion_interval",
     "ratio",
+    "reliability_diagram",
+    "roc",
     "sensitivity",
+    "sensitivity_at_specificity",
     "specificity",
+    "youden_threshold",
 ]
