@@ -215,26 +215,26 @@ class Bins(NamedTuple):
     """Bins of equal width for scores in float32.
 
     A value v between the limits falls into bin `floor((v - low) * scale)`, both operations rounded to float32, and
-    into the last bin where that would be `count`. So all backends agree to the bit where v is the score itself;
+    into the last bin where that would be `number`. So all backends agree to the bit where v is the score itself;
     where it is computed, a score next to an edge may fall on either side of it.
 
     Attributes:
         transform: v is "identity" = the score x, "sigmoid" = 1 / (1 + exp(-x)), or "logit" = log(x / (1 - x)), with
             a score outside [0, 1] beyond the limit on its side.
-        count: number of bins.
+        number: number of bins.
         low: lower limit.
         high: upper limit.
     """
 
     transform: str
-    count: int
+    number: int
     low: float
     high: float
 
     def in_float32(self) -> tuple[float, float, float]:
         """Lower limit, upper limit and scale, each a float32."""
         low, high = float(np.float32(self.low)), float(np.float32(self.high))
-        return low, high, float(np.float32(self.count / (high - low)))
+        return low, high, float(np.float32(self.number / (high - low)))
 
 
 # Columns of the operator's histogram: below, the bins, above and NaN.

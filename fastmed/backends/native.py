@@ -95,7 +95,7 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
     scores, target, mask = operands
     samples, tasks, voxels = scores.shape
     device = scores.device
-    counts = torch.zeros((tasks, 2, bins.count + EXTRA_COLUMNS), dtype=torch.int64, device=device)
+    counts = torch.zeros((tasks, 2, bins.number + EXTRA_COLUMNS), dtype=torch.int64, device=device)
     invalid = torch.zeros(tasks, dtype=torch.int64, device=device)
     arguments = (
         _operand(scores),
@@ -104,7 +104,7 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
         samples,
         tasks,
         voxels,
-        _native.Bins(_TRANSFORMS[bins.transform], bins.count, *bins.in_float32()),
+        _native.Bins(_TRANSFORMS[bins.transform], bins.number, *bins.in_float32()),
         counts.data_ptr(),
         invalid.data_ptr(),
     )

@@ -199,10 +199,10 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
     negative, positive, invalid = _labelled(operands)
     values = _transformed(operands.scores.to(torch.float32), bins.transform)
     low, high, scale = bins.in_float32()
-    column = ((values - low) * scale).clamp(0, bins.count - 1).nan_to_num(0.0).to(torch.int64) + 1
-    column = column.masked_fill(values < low, 0).masked_fill(values > high, bins.count + 1)
-    column = column.masked_fill(values.isnan(), bins.count + 2)
-    columns, tasks = bins.count + EXTRA_COLUMNS, values.shape[1]
+    column = ((values - low) * scale).clamp(0, bins.number - 1).nan_to_num(0.0).to(torch.int64) + 1
+    column = column.masked_fill(values < low, 0).masked_fill(values > high, bins.number + 1)
+    column = column.masked_fill(values.isnan(), bins.number + 2)
+    columns, tasks = bins.number + EXTRA_COLUMNS, values.shape[1]
     task = torch.arange(tasks, device=values.device).view(-1, 1)
     cell = (2 * task + positive.to(torch.int64)) * columns + column
     counts = torch.bincount(cell[negative | positive], minlength=tasks * 2 * columns)

@@ -103,7 +103,7 @@ def _count(
 def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
     """See `Backend.score_histogram`."""
     tasks = operands.scores.shape[1]
-    counts = np.zeros((tasks, 2, bins.count + EXTRA_COLUMNS), dtype=np.int64)
+    counts = np.zeros((tasks, 2, bins.number + EXTRA_COLUMNS), dtype=np.int64)
     invalid = np.zeros(tasks, dtype=np.int64)
     axes, tasks_inner = axes_in_memory_order(operands.scores)
     scores, target, mask = operands

@@ -31,25 +31,25 @@ class Reliability(NamedTuple):
     Attributes:
         predicted: mean score, float64 (T, bins); NaN in a bin without scores.
         observed: share of positives, float64 (T, bins); NaN in a bin without scores.
-        count: number of scores, int64 (T, bins).
+        counts: number of scores, int64 (T, bins).
     """
 
     predicted: Tensor
     observed: Tensor
-    count: Tensor
+    counts: Tensor
 
 
 class _Coarse(NamedTuple):
     """What merged bins hold, float64 (T, bins).
 
     Attributes:
-        count: number of scores.
+        counts: number of scores.
         positives: number of positives.
         score: sum of the scores, each at the centre of its fine bin.
         deviation: the most that this sum may differ from that of the scores themselves.
     """
 
-    count: Tensor
+    counts: Tensor
     positives: Tensor
     score: Tensor
     deviation: Tensor
@@ -73,8 +73,8 @@ def _merged(histogram: ScoreHistogram, bins: int) -> _Coarse:
     negatives, positives = by_score(histogram)
     centre, half_width = _centres(histogram)
     coarse = (centre * bins).long().clamp(max=bins - 1)
-    count = negatives + positives
-    fine = torch.stack((count, positives, count * centre, count * half_width))
+    counts = negatives + positives
+    fine = torch.stack((counts, positives, counts * centre, counts * half_width))
     return _Coarse(*fine.new_zeros(*fine.shape[:-1], bins).index_add_(-1, coarse, fine))
 
 
@@ -99,11 +99,11 @@ def reliability_diagram(histogram: ScoreHistogram, bins: int = 10) -> Reliabilit
         >>> from fastmed.metrics.functional import reliability_diagram
         >>> scores = torch.tensor([[0.125], [0.375], [0.625], [0.625]])
         >>> diagram = reliability_diagram(score_histogram(scores, torch.tensor([[0], [1], [1], [0]]), bins=4), bins=2)
-        >>> diagram.predicted.tolist(), diagram.observed.tolist(), diagram.count.tolist()
+        >>> diagram.predicted.tolist(), diagram.observed.tolist(), diagram.counts.tolist()
         ([[0.25, 0.625]], [[0.5, 0.5]], [[2, 2]])
     """
     coarse = _merged(histogram, bins)
-    return Reliability(coarse.score / coarse.count, coarse.positives / coarse.count, coarse.count.long())
+    return Reliability(coarse.score / coarse.counts, coarse.positives / coarse.counts, coarse.counts.long())
 
 
 def expected_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Bounded:
@@ -133,7 +133,7 @@ def expected_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Bou
         Bounded(value=tensor([0.1875], dtype=torch.float64), bound=tensor([0.1250], dtype=torch.float64))
     """
     coarse = _merged(histogram, bins)
-    total = coarse.count.sum(-1)
+    total = coarse.counts.sum(-1)
     return Bounded((coarse.positives - coarse.score).abs().sum(-1) / total, coarse.deviation.sum(-1) / total)
 
 
@@ -161,12 +161,12 @@ def maximum_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Boun
         0.25
     """
     coarse = _merged(histogram, bins)
-    distance = (coarse.positives - coarse.score).abs() / coarse.count
-    empty = coarse.count.sum(-1) == 0
+    distance = (coarse.positives - coarse.score).abs() / coarse.counts
+    empty = coarse.counts.sum(-1) == 0
     return Bounded(
         *(
             values.nan_to_num(0.0).amax(-1).masked_fill(empty, torch.nan)
-            for values in (distance, coarse.deviation / coarse.count)
+            for values in (distance, coarse.deviation / coarse.counts)
         )
     )
 
