@@ -176,16 +176,14 @@ class ScoreHistogram(NamedTuple):
 class RankStatistics(NamedTuple):
     """What the ranks of all scores say of T binary tasks, each field of shape (T,). They do not add.
 
-    The placement of a positive is the share of the negatives that score lower, that of a negative the share of the
-    positives that score higher; an equal score counts one half. Both have the area under the ROC curve as their mean.
-
     Attributes:
         positives: int64, number of positives.
         negatives: int64, number of negatives.
-        u: float64, the statistic of Mann and Whitney: pairs in which the positive scores higher, with one half for
-            each tie. Exact below 2^53.
-        positive_placements_sq: float64, sum of the squared placements of the positives; 0 without negatives.
-        negative_placements_sq: float64, sum of those of the negatives; 0 without positives.
+        u: float64, the statistic of Mann and Whitney: pairs in which the positive scores higher, a tie counting half.
+            Exact below 2^53.
+        positive_squares: float64, sum over the positives of the square of how many negatives score lower, a tie
+            counting half.
+        negative_squares: float64, sum over the negatives of the square of how many positives score higher, likewise.
 
     The last three are NaN for a task with a NaN score, where that raises no error.
     """
@@ -193,8 +191,8 @@ class RankStatistics(NamedTuple):
     positives: Tensor
     negatives: Tensor
     u: Tensor
-    positive_placements_sq: Tensor
-    negative_placements_sq: Tensor
+    positive_squares: Tensor
+    negative_squares: Tensor
 
 
 class Scored(NamedTuple):

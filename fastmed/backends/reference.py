@@ -234,10 +234,11 @@ def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
     positives, negatives = positive.sum(1), negative.sum(1)
     of_positives = lower_and_equal_twice(negative).masked_fill(~positive, 0)
     of_negatives = (2 * positives.unsqueeze(1) - lower_and_equal_twice(positive)).masked_fill(~negative, 0)
-    u = of_positives.sum(1).double() / 2
-    squares = (
-        (twice.double() / (2 * others).clamp(min=1).unsqueeze(1)).square().sum(1)
-        for twice, others in ((of_positives, negatives), (of_negatives, positives))
-    )
-    ranked = torch.stack([u, *squares]).masked_fill(undefined, torch.nan)
+    ranked = torch.stack(
+        [
+            of_positives.sum(1).double() / 2,
+            (of_positives.double() / 2).square().sum(1),
+            (of_negatives.double() / 2).square().sum(1),
+        ]
+    ).masked_fill(undefined, torch.nan)
     return torch.cat([torch.stack([positives, negatives]).double(), ranked]), labelled.invalid

@@ -99,12 +99,10 @@ class Scores:
         return table
 
     def _cell(self, figure: str, index: int) -> str:
-        value = _number(self.values[figure][index])
+        value = self.values[figure][index].item()
+        if math.isnan(value):
+            return "-"
         if figure not in self.intervals:
-            return value
-        lower, upper = self.intervals[figure]
-        return f"{value}\n{_number(lower[index])} to {_number(upper[index])}"
-
-
-def _number(value: Tensor) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+            return f"{value:.3f}"
+        lower, upper = (limit[index].item() for limit in self.intervals[figure])
+        return f"{value:.3f}\n{lower:.3f} to {upper:.3f}"

@@ -51,11 +51,10 @@ def _split(
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _merge(positives: NDArray[Any], negatives: NDArray[Any], statistics: NDArray[np.float64]) -> None:
-    """U and the sums of squared placements of two sorted arrays, group by group of equal scores."""
+    """U and the sums of squares of two sorted arrays, group by group of equal scores."""
     m, n = positives.shape[0], negatives.shape[0]
-    of_positive, of_negative = 0.5 / max(n, 1), 0.5 / max(m, 1)
     twice_u = 0
-    positives_sq = negatives_sq = 0.0
+    positive_squares = negative_squares = 0.0
     i = j = 0
     while i < m or j < n:
         score = positives[i] if j == n or (i < m and positives[i] < negatives[j]) else negatives[j]
@@ -64,13 +63,12 @@ def _merge(positives: NDArray[Any], negatives: NDArray[Any], statistics: NDArray
             i_past += 1
         while j_past < n and negatives[j_past] == score:
             j_past += 1
-        lower = j + j_past
-        higher = 2 * m - i - i_past
-        twice_u += (i_past - i) * lower
-        positives_sq += (i_past - i) * (lower * of_positive) ** 2
-        negatives_sq += (j_past - j) * (higher * of_negative) ** 2
+        twice_lower, twice_higher = j + j_past, 2 * m - i - i_past
+        twice_u += (i_past - i) * twice_lower
+        positive_squares += (i_past - i) * (0.5 * twice_lower) ** 2
+        negative_squares += (j_past - j) * (0.5 * twice_higher) ** 2
         i, j = i_past, j_past
-    statistics[:] = twice_u / 2, positives_sq, negatives_sq
+    statistics[:] = twice_u / 2, positive_squares, negative_squares
 
 
 def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
-"""Metrics as pure functions of counts, by subject: tables, figures, and what they are worth where undefined."""
+"""Metrics as pure functions of counts, by subject: tables, figures, their intervals, and what is undefined."""
 
+from .agreement import multiclass_cohen_kappa, multiclass_mcc
+from .bootstrap import bootstrap_interval, bootstrap_mean_interval
 from .calibration import (
     Reliability,
     brier_score,
@@ -19,6 +21,7 @@ from .curves import (
     sensitivity_at_specificity,
     youden_threshold,
 )
+from .delong import AUROCDifference, auroc_difference, auroc_interval
 from .empty import Empty, mean, ratio
 from .figures import (
     accuracy,
@@ -38,10 +41,11 @@ from .figures import (
     sensitivity,
     specificity,
 )
-from .fourfold import Fourfold, fourfold, one_versus_rest
+from .fourfold import Fourfold, at_thresholds, fourfold, one_versus_rest
 from .intervals import Interval, figure_interval, proportion_interval
 
 __all__ = [
+    "AUROCDifference",
     "Bounded",
     "Empty",
     "Fourfold",
@@ -51,9 +55,14 @@ __all__ = [
     "Reliability",
     "RocCurve",
     "accuracy",
+    "at_thresholds",
     "auroc",
+    "auroc_difference",
+    "auroc_interval",
     "average_precision",
     "balanced_accuracy",
+    "bootstrap_interval",
+    "bootstrap_mean_interval",
     "brier_score",
     "cohen_kappa",
     "dice",
@@ -65,6 +74,8 @@ __all__ = [
     "maximum_calibration_error",
     "mcc",
     "mean",
+    "multiclass_cohen_kappa",
+    "multiclass_mcc",
     "negative_likelihood_ratio",
     "npv",
     "npv_at",

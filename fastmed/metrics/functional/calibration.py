@@ -70,7 +70,7 @@ def _merged(histogram: ScoreHistogram, bins: int) -> _Coarse:
     """Bins of equal width on [0, 1], each the sum of the fine bins whose centre it holds."""
     if bins < 1:
         raise ValueError(f"bins: got {bins}, allowed is 1 or more")
-    negatives, positives = by_score(histogram)
+    negatives, positives = by_score(histogram).double().unbind(1)
     centre, half_width = _centres(histogram)
     coarse = (centre * bins).long().clamp(max=bins - 1)
     counts = negatives + positives
@@ -195,7 +195,7 @@ def brier_score(histogram: ScoreHistogram) -> Bounded:
         >>> brier_score(score_histogram(scores, torch.tensor([[0], [1]]), bins=4)).value.item()
         0.015625
     """
-    negatives, positives = by_score(histogram)
+    negatives, positives = by_score(histogram).double().unbind(1)
     centre, half_width = _centres(histogram)
 
     def mean(of_negatives: Tensor, of_positives: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...contract import RankStatistics, ScoreHistogram
+from .empty import ratio
+from .figures import ppv, sensitivity, specificity
+from .fourfold import Fourfold, at_thresholds
 
 __all__ = [
     "Bounded",
@@ -95,18 +98,16 @@ def check_histogram(histogram: ScoreHistogram) -> None:
         )
 
 
-def by_score(histogram: ScoreHistogram) -> tuple[Tensor, Tensor]:
-    """Negatives and positives by ascending score, float64 (T, bins + 2), with those outside the limits."""
+def by_score(histogram: ScoreHistogram) -> Tensor:
+    """Negatives and positives by ascending score, int64 (T, 2, bins + 2), with those outside the limits."""
     check_histogram(histogram)
-    outside = histogram.below.unsqueeze(-1), histogram.above.unsqueeze(-1)
-    negatives, positives = torch.cat((outside[0], histogram.counts, outside[1]), -1).double().unbind(1)
-    return negatives, positives
+    return torch.cat((histogram.below.unsqueeze(-1), histogram.counts, histogram.above.unsqueeze(-1)), -1)
 
 
-def _positive_by_threshold(histogram: ScoreHistogram) -> tuple[Tensor, Tensor, Tensor]:
-    """False and true positives (T, bins + 3) at each threshold (bins + 3,), the strictest first."""
-    fp, tp = (F.pad(labels.flip(-1).cumsum(-1), (1, 0)) for labels in by_score(histogram))
-    return fp, tp, F.pad(F.pad(histogram.edges, (0, 1), value=torch.inf), (1, 0), value=-torch.inf).flip(0)
+def _thresholds(histogram: ScoreHistogram) -> tuple[Fourfold, Tensor]:
+    """The tables (T, bins + 3) at ascending thresholds (bins + 3,)."""
+    table = at_thresholds(by_score(histogram))
+    return table, F.pad(F.pad(histogram.edges, (0, 1), value=torch.inf), (1, 0), value=-torch.inf)
 
 
 def roc(histogram: ScoreHistogram) -> RocCurve:
@@ -130,8 +131,9 @@ def roc(histogram: ScoreHistogram) -> RocCurve:
         >>> curve.fpr.tolist(), curve.tpr.tolist()
         ([[0.0, 0.0, 0.0, 0.5, 0.5, 1.0, 1.0]], [[0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0]])
     """
-    fp, tp, thresholds = _positive_by_threshold(histogram)
-    return RocCurve(fp / fp[:, -1:], tp / tp[:, -1:], thresholds)
+    table, thresholds = _thresholds(histogram)
+    fpr = ratio(table.fp, table.fp + table.tn)
+    return RocCurve(fpr.flip(-1), sensitivity(table).flip(-1), thresholds.flip(-1))
 
 
 def auroc(scores: ScoreHistogram | RankStatistics) -> Bounded:
@@ -167,7 +169,7 @@ def auroc(scores: ScoreHistogram | RankStatistics) -> Bounded:
     if isinstance(scores, RankStatistics):
         area = scores.u / (scores.positives.double() * scores.negatives)
         return Bounded(area, torch.where(area.isnan(), area, 0.0))
-    negatives, positives = by_score(scores)
+    negatives, positives = by_score(scores).double().unbind(1)
     pairs = positives.sum(-1) * negatives.sum(-1)
     tied = (positives * negatives).sum(-1) / 2.0
     lower = negatives.cumsum(-1) - negatives
@@ -195,10 +197,9 @@ def precision_recall(histogram: ScoreHistogram) -> PrecisionRecallCurve:
         >>> curve.precision.round(decimals=3).tolist(), curve.recall.tolist()
         ([[0.5, 0.5, 0.667, 1.0, 1.0]], [[1.0, 1.0, 1.0, 0.0, 0.0]])
     """
-    fp, tp, thresholds = _positive_by_threshold(histogram)
-    recall = tp / tp[:, -1:]
-    precision = torch.where(tp + fp == 0, 1.0, tp / (tp + fp)).masked_fill(recall.isnan(), torch.nan)
-    return PrecisionRecallCurve(precision.flip(-1), recall.flip(-1), thresholds.flip(-1))
+    table, thresholds = _thresholds(histogram)
+    recall = sensitivity(table)
+    return PrecisionRecallCurve(ppv(table, empty="one").masked_fill(recall.isnan(), torch.nan), recall, thresholds)
 
 
 def average_precision(histogram: ScoreHistogram) -> Tensor:
@@ -228,26 +229,25 @@ def average_precision(histogram: ScoreHistogram) -> Tensor:
     return -(curve.recall.diff() * curve.precision[:, :-1]).sum(-1)
 
 
-def _rates(histogram: ScoreHistogram) -> OperatingPoint:
+def _operating_points(histogram: ScoreHistogram) -> OperatingPoint:
     """All thresholds, the strictest first, and what they achieve, (T, bins + 3)."""
-    fp, tp, thresholds = _positive_by_threshold(histogram)
-    # Not as 1 - fp / negatives, which would round twice.
-    return OperatingPoint(thresholds.expand_as(tp), tp / tp[:, -1:], (fp[:, -1:] - fp) / fp[:, -1:])
+    table, thresholds = _thresholds(histogram)
+    points = OperatingPoint(thresholds.expand_as(table.tp), sensitivity(table), specificity(table))
+    undefined = (points.sensitivity + points.specificity).isnan()
+    return OperatingPoint(*(values.masked_fill(undefined, torch.nan).flip(-1) for values in points))
 
 
 def _first_best(points: OperatingPoint, merit: Tensor) -> OperatingPoint:
     best = merit.argmax(-1, keepdim=True)
-    undefined = (points.sensitivity + points.specificity).isnan()
-    threshold = points.threshold.masked_fill(undefined, torch.nan)
-    return OperatingPoint(*(values.gather(-1, best).squeeze(-1) for values in points._replace(threshold=threshold)))
+    return OperatingPoint(*(values.gather(-1, best).squeeze(-1) for values in points))
 
 
-def sensitivity_at_specificity(histogram: ScoreHistogram, specificity: float) -> OperatingPoint:
+def sensitivity_at_specificity(histogram: ScoreHistogram, least_specificity: float) -> OperatingPoint:
     """Highest sensitivity of all thresholds with at least this specificity.
 
     Args:
         histogram: scores of T tasks, as `fastmed.functional.score_histogram` counts them.
-        specificity: least specificity, in [0, 1].
+        least_specificity: in [0, 1].
 
     Returns:
         The operating point of each task; of several with this sensitivity the one with the highest specificity, and
@@ -266,10 +266,10 @@ def sensitivity_at_specificity(histogram: ScoreHistogram, specificity: float) ->
         >>> point.threshold.item(), point.sensitivity.item(), point.specificity.item()
         (0.9, 0.5, 1.0)
     """
-    if not 0.0 <= specificity <= 1.0:
-        raise ValueError(f"specificity: got {specificity}, allowed is 0 to 1")
-    points = _rates(histogram)
-    return _first_best(points, torch.where(points.specificity >= specificity, points.sensitivity, -1.0))
+    if not 0.0 <= least_specificity <= 1.0:
+        raise ValueError(f"least_specificity: got {least_specificity}, allowed is 0 to 1")
+    points = _operating_points(histogram)
+    return _first_best(points, torch.where(points.specificity >= least_specificity, points.sensitivity, -1.0))
 
 
 def youden_threshold(histogram: ScoreHistogram) -> OperatingPoint:
@@ -293,5 +293,5 @@ def youden_threshold(histogram: ScoreHistogram) -> OperatingPoint:
         >>> youden_threshold(score_histogram(scores, target, bins=10)).threshold.round(decimals=6).item()
         0.7
     """
-    points = _rates(histogram)
+    points = _operating_points(histogram)
     return _first_best(points, points.sensitivity + points.specificity)

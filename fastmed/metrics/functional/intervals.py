@@ -48,6 +48,11 @@ def check_level(level: float) -> None:
         raise ValueError(f"level: got {level}, allowed is above 0 and below 1")
 
 
+def normal_quantile(share: float) -> float:
+    """Value below which a standard normal variable stays with this probability."""
+    return float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
+
+
 def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, method: Method = "wilson") -> Interval:
     """Confidence intervals of proportions of independent cases.
 
@@ -66,7 +71,7 @@ def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, 
 
     Raises:
         ValueError: for successes outside 0 to trials, a level outside (0, 1), or an unknown method.
-        ModuleNotFoundError: without scipy.
+        ModuleNotFoundError: for "clopper-pearson" without scipy.
 
     Example:
         >>> import torch
@@ -92,7 +97,7 @@ def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, 
 
 
 def _wilson(found: Tensor, cases: Tensor, tail: float) -> tuple[Tensor, Tensor]:
-    z = -float(require("scipy.special", "proportion_interval", "metrics").ndtri(tail))
+    z = normal_quantile(1.0 - tail)
     centre = (found + z**2 / 2.0) / (cases + z**2)
     half = z / (cases + z**2) * (found * (cases - found) / cases + z**2 / 4.0).sqrt()
     # At the ends the two terms are equal but for rounding.
@@ -127,7 +132,7 @@ def figure_interval(
 
     Raises:
         ValueError: for another figure, a level outside (0, 1), or an unknown method.
-        ModuleNotFoundError: without scipy.
+        ModuleNotFoundError: for "clopper-pearson" without scipy.
 
     Example:
         >>> import torch
