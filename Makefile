@@ -59,9 +59,12 @@ gpu-static: $(READY)  ## compile every Triton kernel for A100, H100 and B200 and
 
 csrc-cuda:  ## compile the CUDA sources for every architecture; a spill is an error
 	@mkdir -p build
-	nvcc -std=c++17 -O3 -c csrc/confusion_cuda.cu -o build/confusion_cuda.o --resource-usage \
-	  $(foreach arch,80 90 100,-gencode=arch=compute_$(arch),code=sm_$(arch)) > build/ptxas.log 2>&1 \
-	  || (cat build/ptxas.log; false)
+	@rm -f build/ptxas.log
+	@for source in $(filter %.cu,$(CSRC)); do \
+	  nvcc -std=c++17 -O3 -c $$source -o build/$$(basename $$source .cu).o --resource-usage \
+	    $(foreach arch,80 90 100,-gencode=arch=compute_$(arch),code=sm_$(arch)) >> build/ptxas.log 2>&1 \
+	    || { cat build/ptxas.log; exit 1; }; \
+	done
 	@grep -E "Compiling|Used|spill" build/ptxas.log
 	@! grep -E "[1-9][0-9]* bytes spill (stores|loads)" build/ptxas.log
 

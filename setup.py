@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ARCHITECTURES = ("80", "90", "100")
+CUDA_SOURCES = ("csrc/confusion_cuda.cu", "csrc/histogram_cuda.cu")
 CUDA = os.environ.get("FASTMED_CUDA")  # "1": required, "0": left out, unset: built where possible
 
 
@@ -32,7 +33,7 @@ def run(*command: str) -> str:
 
 
 class BuildNative(build_ext):
-    """Adds the CUDA translation unit."""
+    """Adds the CUDA translation units."""
 
     def build_extension(self, extension: Pybind11Extension) -> None:
         """Builds with CUDA if possible or required, else for the CPU alone."""
@@ -53,21 +54,23 @@ class BuildNative(build_ext):
         targets = [target for target in ARCHITECTURES if target in known]
         codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
         codes += [f"-gencode=arch=compute_{target},code=compute_{target}" for target in targets[-1:]]
-        source, built = "csrc/confusion_cuda.cu", Path(self.build_temp, "confusion_cuda.o")
-        built.parent.mkdir(parents=True, exist_ok=True)
         flags = ("-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden")
-        run(nvcc, *flags, *codes, "-c", source, "-o", str(built))
-        extension.library_dirs += re.findall(r'"-L([^"]+)"', run(nvcc, "--dryrun", source))
-        extension.extra_objects.append(str(built))
+        for source in CUDA_SOURCES:
+            built = Path(self.build_temp, source).with_suffix(".cuda.o")
+            built.parent.mkdir(parents=True, exist_ok=True)
+            run(nvcc, *flags, *codes, "-c", source, "-o", str(built))
+            extension.extra_objects.append(str(built))
+        extension.library_dirs += re.findall(r'"-L([^"]+)"', run(nvcc, "--dryrun", CUDA_SOURCES[0]))
         extension.libraries += ["cudart_static", "dl", "rt", "pthread"]
         extension.define_macros.append(("FASTMED_CUDA", "1"))
 
 
 native = Pybind11Extension(
     "fastmed._native",
-    ["csrc/bindings.cpp", "csrc/confusion_cpu.cpp"],
-    depends=["csrc/confusion.hpp", "csrc/confusion_cuda.cu"],
-    extra_compile_args=["-O3", "-pthread"],
+    ["csrc/bindings.cpp", "csrc/confusion_cpu.cpp", "csrc/histogram_cpu.cpp"],
+    depends=[*CUDA_SOURCES, *(f"csrc/{name}.hpp" for name in ("confusion", "histogram", "operand", "parallel"))],
+    # Nobody asks whether a comparison raised a floating-point exception, and the loops vectorise.
+    extra_compile_args=["-O3", "-fno-trapping-math", "-pthread"],
     extra_link_args=["-pthread"],
     cxx_std=17,
     optional=CUDA != "1",

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "confusion.hpp"
+#include "histogram.hpp"
 
 namespace py = pybind11;
 using namespace fastmed;
@@ -23,6 +24,20 @@ ConfusionProblem confusion_problem(const Labels& prediction, const Labels& targe
             voxels,
             classes,
             ignore_index,
+            reinterpret_cast<int64_t*>(counts),
+            reinterpret_cast<int64_t*>(invalid)};
+}
+
+HistogramProblem histogram_problem(const Operand& scores, const Operand& target, std::optional<Operand> mask,
+                                   int64_t samples, int64_t tasks, int64_t voxels, const Bins& bins,
+                                   uintptr_t counts, uintptr_t invalid) {
+    return {scores,
+            target,
+            mask,
+            samples,
+            tasks,
+            voxels,
+            bins,
             reinterpret_cast<int64_t*>(counts),
             reinterpret_cast<int64_t*>(invalid)};
 }
@@ -60,13 +75,35 @@ PYBIND11_MODULE(_native, module) {
         .value("UINT16", Dtype::kUInt16)
         .value("INT32", Dtype::kInt32)
         .value("UINT32", Dtype::kUInt32)
-        .value("INT64", Dtype::kInt64);
+        .value("INT64", Dtype::kInt64)
+        .value("FLOAT16", Dtype::kFloat16)
+        .value("BFLOAT16", Dtype::kBFloat16)
+        .value("FLOAT32", Dtype::kFloat32)
+        .value("FLOAT64", Dtype::kFloat64);
+
+    py::enum_<Transform>(module, "Transform")
+        .value("IDENTITY", Transform::kIdentity)
+        .value("SIGMOID", Transform::kSigmoid)
+        .value("LOGIT", Transform::kLogit);
 
     py::class_<Labels>(module, "Labels")
         .def(py::init([](uintptr_t data, Dtype dtype, int64_t stride_n, int64_t stride_v) {
                  return Labels{reinterpret_cast<const void*>(data), dtype, stride_n, stride_v};
              }),
              py::arg("data"), py::arg("dtype"), py::arg("stride_n"), py::arg("stride_v"));
+
+    py::class_<Operand>(module, "Operand")
+        .def(py::init([](uintptr_t data, Dtype dtype, int64_t stride_n, int64_t stride_c, int64_t stride_v) {
+                 return Operand{reinterpret_cast<const void*>(data), dtype, stride_n, stride_c, stride_v};
+             }),
+             py::arg("data"), py::arg("dtype"), py::arg("stride_n"), py::arg("stride_c"),
+             py::arg("stride_v"));
+
+    py::class_<Bins>(module, "Bins")
+        .def(py::init([](Transform transform, uint32_t count, float low, float high, float scale) {
+                 return Bins{transform, count, low, high, scale};
+             }),
+             py::arg("transform"), py::arg("count"), py::arg("low"), py::arg("high"), py::arg("scale"));
 
     module.def(
         "confusion_counts_cpu",
@@ -80,6 +117,19 @@ PYBIND11_MODULE(_native, module) {
         py::arg("prediction"), py::arg("target"), py::arg("samples"), py::arg("voxels"),
         py::arg("num_classes"), py::arg("ignore_index"), py::arg("counts"), py::arg("invalid"),
         py::arg("threads"));
+
+    module.def(
+        "score_histogram_cpu",
+        [](const Operand& scores, const Operand& target, std::optional<Operand> mask, int64_t samples,
+           int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts, uintptr_t invalid,
+           int threads) {
+            const HistogramProblem problem =
+                histogram_problem(scores, target, mask, samples, tasks, voxels, bins, counts, invalid);
+            const py::gil_scoped_release release;
+            count_histogram_cpu(problem, threads);
+        },
+        py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"), py::arg("tasks"),
+        py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"), py::arg("threads"));
 
 #ifdef FASTMED_CUDA
     module.def(
@@ -95,5 +145,19 @@ PYBIND11_MODULE(_native, module) {
         py::arg("prediction"), py::arg("target"), py::arg("samples"), py::arg("voxels"),
         py::arg("num_classes"), py::arg("ignore_index"), py::arg("counts"), py::arg("invalid"),
         py::arg("device"), py::arg("stream"));
+
+    module.def(
+        "score_histogram_cuda",
+        [](const Operand& scores, const Operand& target, std::optional<Operand> mask, int64_t samples,
+           int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts, uintptr_t invalid, int device,
+           uintptr_t stream) {
+            const HistogramProblem problem =
+                histogram_problem(scores, target, mask, samples, tasks, voxels, bins, counts, invalid);
+            const py::gil_scoped_release release;
+            count_histogram_cuda(problem, device, reinterpret_cast<void*>(stream));
+        },
+        py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"), py::arg("tasks"),
+        py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"), py::arg("device"),
+        py::arg("stream"));
 #endif
 }

@@ -10,18 +10,12 @@
 #include <type_traits>
 #include <vector>
 
-#ifdef __CUDACC__
-#define FASTMED_HOST_DEVICE __host__ __device__
-#else
-#define FASTMED_HOST_DEVICE
-#endif
+#include "operand.hpp"
 
 namespace fastmed {
 
 // More, and the cells of the table could not be numbered in 32 bits.
 constexpr uint32_t kMaxClasses = 65533;
-
-enum class Dtype { kUInt8, kInt8, kInt16, kUInt16, kInt32, kUInt32, kInt64 };
 
 // A label map (N, V); strides count elements.
 struct Labels {
@@ -85,6 +79,8 @@ FASTMED_HOST_DEVICE void visit(const Labels& labels, Function&& function) {
             return function(static_cast<const uint32_t*>(labels.data));
         case Dtype::kInt64:
             return function(static_cast<const int64_t*>(labels.data));
+        default:
+            return;
     }
 }
 

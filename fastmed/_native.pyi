@@ -18,9 +18,24 @@ class Dtype(enum.Enum):
     INT32 = ...
     UINT32 = ...
     INT64 = ...
+    FLOAT16 = ...
+    BFLOAT16 = ...
+    FLOAT32 = ...
+    FLOAT64 = ...
 
 class Labels:
     def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_v: int) -> None: ...
+
+class Operand:
+    def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_c: int, stride_v: int) -> None: ...
+
+class Transform(enum.Enum):
+    IDENTITY = ...
+    SIGMOID = ...
+    LOGIT = ...
+
+class Bins:
+    def __init__(self, transform: Transform, count: int, low: float, high: float, scale: float) -> None: ...
 
 def confusion_counts_cpu(
     prediction: Labels,
@@ -29,6 +44,18 @@ def confusion_counts_cpu(
     voxels: int,
     num_classes: int,
     ignore_index: int | None,
+    counts: int,
+    invalid: int,
+    threads: int,
+) -> None: ...
+def score_histogram_cpu(
+    scores: Operand,
+    target: Operand,
+    mask: Operand | None,
+    samples: int,
+    tasks: int,
+    voxels: int,
+    bins: Bins,
     counts: int,
     invalid: int,
     threads: int,
@@ -42,6 +69,21 @@ def confusion_counts_cuda(
     voxels: int,
     num_classes: int,
     ignore_index: int | None,
+    counts: int,
+    invalid: int,
+    device: int,
+    stream: int,
+) -> None: ...
+
+# Likewise.
+def score_histogram_cuda(
+    scores: Operand,
+    target: Operand,
+    mask: Operand | None,
+    samples: int,
+    tasks: int,
+    voxels: int,
+    bins: Bins,
     counts: int,
     invalid: int,
     device: int,

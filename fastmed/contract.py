@@ -176,23 +176,23 @@ class ScoreHistogram(NamedTuple):
 class RankStatistics(NamedTuple):
     """What the ranks of all scores say of T binary tasks, each field of shape (T,). They do not add.
 
-    The placement of a positive is the share of the negatives that score lower, that of a negative the share of the
-    positives that score higher; an equal score counts one half. Both have the area under the ROC curve as their mean.
-
     Attributes:
         positives: int64, number of positives.
         negatives: int64, number of negatives.
-        u: float64, the statistic of Mann and Whitney: pairs in which the positive scores higher, with one half for
-            each tie. Exact below 2^53. NaN where a score is NaN.
-        positive_placements_sq: float64, sum of the squared placements of the positives; 0 without negatives.
-        negative_placements_sq: float64, sum of those of the negatives; 0 without positives.
+        u: float64, the statistic of Mann and Whitney: pairs in which the positive scores higher, a tie counting half.
+            Exact below 2^53.
+        positive_squares: float64, sum over the positives of the square of how many negatives score lower, a tie
+            counting half.
+        negative_squares: float64, sum over the negatives of the square of how many positives score higher, likewise.
+
+    The last three are NaN for a task with a NaN score, where that raises no error.
     """
 
     positives: Tensor
     negatives: Tensor
     u: Tensor
-    positive_placements_sq: Tensor
-    negative_placements_sq: Tensor
+    positive_squares: Tensor
+    negative_squares: Tensor
 
 
 class Scored(NamedTuple):
@@ -213,26 +213,26 @@ class Bins(NamedTuple):
     """Bins of equal width for scores in float32.
 
     A value v between the limits falls into bin `floor((v - low) * scale)`, both operations rounded to float32, and
-    into the last bin where that would be `count`. So all backends agree to the bit where v is the score itself;
+    into the last bin where that would be `number`. So all backends agree to the bit where v is the score itself;
     where it is computed, a score next to an edge may fall on either side of it.
 
     Attributes:
         transform: v is "identity" = the score x, "sigmoid" = 1 / (1 + exp(-x)), or "logit" = log(x / (1 - x)), with
             a score outside [0, 1] beyond the limit on its side.
-        count: number of bins.
+        number: number of bins.
         low: lower limit.
         high: upper limit.
     """
 
     transform: str
-    count: int
+    number: int
     low: float
     high: float
 
     def in_float32(self) -> tuple[float, float, float]:
         """Lower limit, upper limit and scale, each a float32."""
         low, high = float(np.float32(self.low)), float(np.float32(self.high))
-        return low, high, float(np.float32(self.count / (high - low)))
+        return low, high, float(np.float32(self.number / (high - low)))
 
 
 # Columns of the operator's histogram: below, the bins, above and NaN.

@@ -264,7 +264,7 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
         if mask.dtype not in _LABEL_DTYPES:
             raise TypeError(f"mask: got {mask.dtype}, allowed are bool and integer dtypes: a label counts or does not")
         mask = _mask(mask, scores).to(torch.bool).expand(scores.shape)
-    tensors = (scores.detach(), target.detach(), mask)
+    scores, target = scores.detach(), target.detach()
     if scores.ndim == 2:
-        return Scored(*tensors)
-    return Scored(*(None if tensor is None else voxels(tensor, 2) for tensor in tensors))
+        return Scored(scores, target, mask)
+    return Scored(voxels(scores, 2), voxels(target, 2), None if mask is None else voxels(mask, 2))

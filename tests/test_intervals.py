@@ -7,8 +7,8 @@ import scipy.stats
 import torch
 from statsmodels.stats.proportion import proportion_confint
 
+from fastmed.functional import RankStatistics
 from fastmed.metrics import functional as metrics
-from fastmed.metrics.functional import RankStatistics
 
 # Ratings 1 to 5 of 109 CT images by one reader (Hanley and McNeil, Radiology 1982), the example of Stata's `roctab`,
 # whose manual gives area, DeLong's standard error, and interval.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..contract import Request
+from ..contract import EXTRA_COLUMNS, Bins, Request, Scored
 
 _missing: str | None = None
 try:
@@ -25,6 +25,15 @@ else:
         torch.int32: _native.Dtype.INT32,
         torch.uint32: _native.Dtype.UINT32,
         torch.int64: _native.Dtype.INT64,
+        torch.float16: _native.Dtype.FLOAT16,
+        torch.bfloat16: _native.Dtype.BFLOAT16,
+        torch.float32: _native.Dtype.FLOAT32,
+        torch.float64: _native.Dtype.FLOAT64,
+    }
+    _TRANSFORMS = {
+        "identity": _native.Transform.IDENTITY,
+        "sigmoid": _native.Transform.SIGMOID,
+        "logit": _native.Transform.LOGIT,
     }
 
 
@@ -44,11 +53,11 @@ def unsupported_reasons(request: Request) -> list[str]:
     if request.device == "cuda" and not hasattr(_native, "confusion_counts_cuda"):
         reasons.append("built without CUDA: install it again where nvcc is on PATH or under CUDA_HOME")
     reasons += [
-        f"labels of {dtype} are not supported"
+        f"tensors of {dtype} are not supported"
         for dtype in {request.dtype, request.target_dtype}
         if dtype not in _DTYPES
     ]
-    if request.classes > _native.MAX_CLASSES:
+    if request.op == "confusion_counts" and request.classes > _native.MAX_CLASSES:
         reasons.append(f"counts at most {_native.MAX_CLASSES} classes, not {request.classes}")
     return reasons
 
@@ -74,4 +83,36 @@ def confusion_counts(
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device).cuda_stream
             _native.confusion_counts_cuda(*operands, *outputs, target.get_device(), stream)
+    return counts, invalid
+
+
+def _operand(tensor: Tensor) -> _native.Operand:
+    return _native.Operand(tensor.data_ptr(), _DTYPES[tensor.dtype], *tensor.stride())
+
+
+def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
+    """See `Backend.score_histogram`."""
+    scores, target, mask = operands
+    samples, tasks, voxels = scores.shape
+    device = scores.device
+    counts = torch.zeros((tasks, 2, bins.number + EXTRA_COLUMNS), dtype=torch.int64, device=device)
+    invalid = torch.zeros(tasks, dtype=torch.int64, device=device)
+    arguments = (
+        _operand(scores),
+        _operand(target),
+        None if mask is None else _operand(mask),
+        samples,
+        tasks,
+        voxels,
+        _native.Bins(_TRANSFORMS[bins.transform], bins.number, *bins.in_float32()),
+        counts.data_ptr(),
+        invalid.data_ptr(),
+    )
+    if device.type == "cpu":
+        _native.score_histogram_cpu(*arguments, torch.get_num_threads())
+    else:
+        # As for `confusion_counts`: the guard restores the current device of this thread.
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream(device).cuda_stream
+            _native.score_histogram_cuda(*arguments, scores.get_device(), stream)
     return counts, invalid

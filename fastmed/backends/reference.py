@@ -199,10 +199,10 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
     negative, positive, invalid = _labelled(operands)
     values = _transformed(operands.scores.to(torch.float32), bins.transform)
     low, high, scale = bins.in_float32()
-    column = ((values - low) * scale).clamp(0, bins.count - 1).nan_to_num(0.0).to(torch.int64) + 1
-    column = column.masked_fill(values < low, 0).masked_fill(values > high, bins.count + 1)
-    column = column.masked_fill(values.isnan(), bins.count + 2)
-    columns, tasks = bins.count + EXTRA_COLUMNS, values.shape[1]
+    column = ((values - low) * scale).clamp(0, bins.number - 1).nan_to_num(0.0).to(torch.int64) + 1
+    column = column.masked_fill(values < low, 0).masked_fill(values > high, bins.number + 1)
+    column = column.masked_fill(values.isnan(), bins.number + 2)
+    columns, tasks = bins.number + EXTRA_COLUMNS, values.shape[1]
     task = torch.arange(tasks, device=values.device).view(-1, 1)
     cell = (2 * task + positive.to(torch.int64)) * columns + column
     counts = torch.bincount(cell[negative | positive], minlength=tasks * 2 * columns)
@@ -234,10 +234,11 @@ def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
     positives, negatives = positive.sum(1), negative.sum(1)
     of_positives = lower_and_equal_twice(negative).masked_fill(~positive, 0)
     of_negatives = (2 * positives.unsqueeze(1) - lower_and_equal_twice(positive)).masked_fill(~negative, 0)
-    u = (of_positives.sum(1).double() / 2).masked_fill(undefined, torch.nan)
-    squares = (
-        (twice.double() / (2 * others).clamp(min=1).unsqueeze(1)).square().sum(1)
-        for twice, others in ((of_positives, negatives), (of_negatives, positives))
-    )
-    stacked = torch.stack([positives.double(), negatives.double(), u, *squares])
-    return stacked, labelled.invalid
+    ranked = torch.stack(
+        [
+            of_positives.sum(1).double() / 2,
+            (of_positives.double() / 2).square().sum(1),
+            (of_negatives.double() / 2).square().sum(1),
+        ]
+    ).masked_fill(undefined, torch.nan)
+    return torch.cat([torch.stack([positives, negatives]).double(), ranked]), labelled.invalid

@@ -1,5 +1,6 @@
 """Public functions: check the arguments, run one pass over the voxels, apply a formula to the sums."""
 
+from ..contract import RankStatistics, ScoreHistogram
 from .classification import multitask_bce_loss
 from .counting import confusion_counts
 from .region import region_sums
@@ -7,6 +8,8 @@ from .scoring import rank_statistics, score_histogram
 from .segmentation import dice_bce_loss, dice_ce_loss, soft_dice_loss
 
 __all__ = [
+    "RankStatistics",
+    "ScoreHistogram",
     "confusion_counts",
     "dice_bce_loss",
     "dice_ce_loss",

@@ -12,15 +12,19 @@ from torch import Tensor
 from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
 from . import finalise, launch
 from .confusion import confusion_counts
+from .histogram import score_histogram
 from .memory import empty_like
+from .ranks import rank_statistics
 from .tiles import combine
 
 __all__ = [
     "confusion_counts",
+    "rank_statistics",
     "region_loss",
     "region_step",
     "region_sums",
     "region_sums_backward",
+    "score_histogram",
     "unavailable_reason",
     "unsupported_reasons",
 ]

@@ -2,7 +2,26 @@
 
 from .agreement import multiclass_cohen_kappa, multiclass_mcc
 from .bootstrap import bootstrap_interval, bootstrap_mean_interval
-from .delong import AUROCDifference, RankStatistics, auroc_difference, auroc_interval
+from .calibration import (
+    Reliability,
+    brier_score,
+    expected_calibration_error,
+    maximum_calibration_error,
+    reliability_diagram,
+)
+from .curves import (
+    Bounded,
+    OperatingPoint,
+    PrecisionRecallCurve,
+    RocCurve,
+    auroc,
+    average_precision,
+    precision_recall,
+    roc,
+    sensitivity_at_specificity,
+    youden_threshold,
+)
+from .delong import AUROCDifference, auroc_difference, auroc_interval
 from .empty import Empty, mean, ratio
 from .figures import (
     accuracy,
@@ -27,23 +46,32 @@ from .intervals import Interval, figure_interval, proportion_interval
 
 __all__ = [
     "AUROCDifference",
+    "Bounded",
     "Empty",
     "Fourfold",
     "Interval",
-    "RankStatistics",
+    "OperatingPoint",
+    "PrecisionRecallCurve",
+    "Reliability",
+    "RocCurve",
     "accuracy",
     "at_thresholds",
+    "auroc",
     "auroc_difference",
     "auroc_interval",
+    "average_precision",
     "balanced_accuracy",
     "bootstrap_interval",
     "bootstrap_mean_interval",
+    "brier_score",
     "cohen_kappa",
     "dice",
+    "expected_calibration_error",
     "f_beta",
     "figure_interval",
     "fourfold",
     "iou",
+    "maximum_calibration_error",
     "mcc",
     "mean",
     "multiclass_cohen_kappa",
@@ -55,9 +83,14 @@ __all__ = [
     "positive_likelihood_ratio",
     "ppv",
     "ppv_at",
+    "precision_recall",
     "prevalence",
     "proportion_interval",
     "ratio",
+    "reliability_diagram",
+    "roc",
     "sensitivity",
+    "sensitivity_at_specificity",
     "specificity",
+    "youden_threshold",
 ]

@@ -12,28 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...contract import RankStatistics
 from .empty import ratio
 from .intervals import Interval, check_level, normal_quantile
 
-__all__ = ["AUROCDifference", "RankStatistics", "auroc_difference", "auroc_interval"]
-
-
-class RankStatistics(NamedTuple):
-    """What ranks say of each of T tasks, float64 (T,).
-
-    Attributes:
-        positives: number of positives.
-        negatives: number of negatives.
-        u: Mann-Whitney's U, the pairs of a positive and a negative that are in order, ties counting half.
-        positive_squares: sum over the positives of the square of how many negatives score below.
-        negative_squares: sum over the negatives of the square of how many positives score above.
-    """
-
-    positives: Tensor
-    negatives: Tensor
-    u: Tensor
-    positive_squares: Tensor
-    negative_squares: Tensor
+__all__ = ["AUROCDifference", "auroc_difference", "auroc_interval"]
 
 
 class AUROCDifference(NamedTuple):
@@ -54,7 +37,7 @@ def auroc_interval(statistics: RankStatistics, level: float = 0.95) -> Interval:
     """Confidence intervals of areas under the ROC curve, by DeLong's variance and the normal distribution.
 
     Args:
-        statistics: of T tasks.
+        statistics: of T tasks, as `fastmed.functional.rank_statistics` gives them.
         level: probability that the interval is to cover the truth with, in (0, 1).
 
     Returns:
@@ -67,8 +50,10 @@ def auroc_interval(statistics: RankStatistics, level: float = 0.95) -> Interval:
 
     Example:
         >>> import torch
-        >>> from fastmed.metrics.functional import RankStatistics, auroc_interval
-        >>> interval = auroc_interval(RankStatistics(*torch.tensor([[3], [2], [5], [9], [13]])))
+        >>> from fastmed.functional import rank_statistics
+        >>> from fastmed.metrics.functional import auroc_interval
+        >>> scores, target = torch.tensor([[1.0], [2], [3], [4], [5]]), torch.tensor([[0], [1], [0], [1], [1]])
+        >>> interval = auroc_interval(rank_statistics(scores, target))
         >>> interval.lower.round(decimals=3).tolist(), interval.upper.tolist()
         ([0.371], [1.0])
     """
