@@ -18,32 +18,38 @@ class Dtype(enum.Enum):
     INT32 = ...
     UINT32 = ...
     INT64 = ...
+    FLOAT16 = ...
+    BFLOAT16 = ...
+    FLOAT32 = ...
+    FLOAT64 = ...
 
-class Labels:
-    def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_v: int) -> None: ...
+class Operand:
+    def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_c: int, stride_v: int) -> None: ...
 
-def confusion_counts_cpu(
-    prediction: Labels,
-    target: Labels,
-    samples: int,
-    voxels: int,
-    num_classes: int,
-    ignore_index: int | None,
-    counts: int,
-    invalid: int,
-    threads: int,
-) -> None: ...
+class Input(enum.Enum):
+    LABELS = ...
+    SCORES = ...
+    MULTI_LABEL = ...
+
+class ConfusionProblem:
+    def __init__(
+        self,
+        *,
+        kind: Input,
+        input: Operand,
+        target: Operand,
+        mask: Operand | None,
+        samples: int,
+        voxels: int,
+        classes: int,
+        thresholds: int,
+        ignore_index: int | None,
+        pooled: bool,
+        counts: int,
+        invalid: int,
+    ) -> None: ...
+
+def confusion_counts_cpu(problem: ConfusionProblem, threads: int) -> None: ...
 
 # Only where the extension was built with CUDA.
-def confusion_counts_cuda(
-    prediction: Labels,
-    target: Labels,
-    samples: int,
-    voxels: int,
-    num_classes: int,
-    ignore_index: int | None,
-    counts: int,
-    invalid: int,
-    device: int,
-    stream: int,
-) -> None: ...
+def confusion_counts_cuda(problem: ConfusionProblem, device: int, stream: int) -> None: ...
