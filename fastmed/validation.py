@@ -330,7 +330,5 @@ def count_input(
 
 def _samples_as_voxels(operands: CountInput) -> CountInput:
     """A table (N, C) to be pooled: its rows are the voxels of one sample."""
-    input, target, mask = (
-        None if tensor is None else tensor.transpose(0, -1) for tensor in operands[:3]
-    )
+    input, target, mask = (None if tensor is None else tensor.transpose(0, -1) for tensor in operands[:3])
     return operands._replace(input=input, target=target, mask=mask)
