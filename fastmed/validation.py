@@ -368,5 +368,6 @@ def count_input(
 
 def _samples_as_voxels(operands: CountInput) -> CountInput:
     """A table (N, C) to be pooled: its rows are the voxels of one sample."""
-    input, target, mask = (None if tensor is None else tensor.transpose(0, -1) for tensor in operands[:3])
-    return operands._replace(input=input, target=target, mask=mask)
+    input, target, mask = operands[:3]
+    mask = mask if mask is None else mask.transpose(0, -1)
+    return operands._replace(input=input.transpose(0, -1), target=target.transpose(0, -1), mask=mask)
