@@ -117,7 +117,7 @@ class ConfusionMatrixMetric(peer.ConfusionMatrixMetric):  # type: ignore[misc]
         if y_pred.ndim >= 2 and not (is_table and self.compute_sample):
             counts = _channel_counts(y_pred, y, self.include_background, _ignore_index(self))
         if counts is None:
-            return super()._compute_tensor(y_pred, y)
+            return super()._compute_tensor(y_pred, y)  # type: ignore[no-any-return]
         tn, fp, fn, tp = counts.float().unbind(-1)
         return torch.stack([tp, fp, tn, fn], dim=-1)
 
@@ -142,7 +142,7 @@ class DiceMetric(peer.DiceMetric):  # type: ignore[misc]
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
         counts = self._fused(y_pred, y) if y_pred.ndim >= 3 and y_pred.ndim == y.ndim else None
         if counts is None:
-            return super()._compute_tensor(y_pred, y)
+            return super()._compute_tensor(y_pred, y)  # type: ignore[no-any-return]
         dtype = torch.float64 if y.shape[1] > 1 and _is_of_float64(y) else torch.float32
         _, fp, fn, tp = counts.unbind(-1)
         dice = (2 * tp).to(dtype) / (2 * tp + fp + fn).to(dtype)
@@ -191,7 +191,7 @@ class MeanIoU(peer.MeanIoU):  # type: ignore[misc]
         if y_pred.ndim >= 3:
             counts = _channel_counts(y_pred, y, self.include_background, _ignore_index(self))
         if counts is None:
-            return super()._compute_tensor(y_pred, y)
+            return super()._compute_tensor(y_pred, y)  # type: ignore[no-any-return]
         dtype = torch.float64 if _is_of_float64(y_pred, y) else torch.float32
         _, fp, fn, tp = counts.unbind(-1)
         union = tp + fp + fn
@@ -223,7 +223,7 @@ class ROCAUCMetric(peer.ROCAUCMetric):  # type: ignore[misc]
         """
         average = look_up_option(average or self.average, Average)
         buffers = self.get_buffer()
-        found = None if buffers is None else _areas(*buffers, average == Average.MICRO)
+        found = None if buffers is None else _areas(buffers[0], buffers[1], average == Average.MICRO)
         if found is None:
             return super().aggregate(average)  # type: ignore[no-any-return]
         areas, positives = found

@@ -19,7 +19,7 @@ from ...functional import rank_statistics
 from .task import OfTask
 
 
-def _tables(scores: Tensor, positive: Tensor, thresholds: Tensor, valid: Tensor | None = None) -> Tensor:
+def _tables(scores: Tensor, positive: Tensor, thresholds: Any, valid: Tensor | None = None) -> Tensor:
     """Counts (thresholds, L, 2, 2) of scores (M, L), called positive from the threshold on; a NaN never is."""
     dtype = torch.promote_types(scores.dtype, thresholds.dtype)
     ascending, order = thresholds.to(dtype).sort()

@@ -16,5 +16,5 @@ class OfTask:
         theirs = super().__new__(cls, *args, **kwargs)
         kind = getattr(importlib.import_module(cls.__module__), type(theirs).__name__)
         ours: Metric = kind.__new__(kind)
-        ours.__setstate__(theirs.__getstate__())  # as unpickling does
+        ours.__setstate__(theirs.__getstate__())  # type: ignore[arg-type]  # as unpickling does
         return ours
