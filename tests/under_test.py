@@ -44,7 +44,12 @@ def backends(operation: str) -> list[object]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for fixture, operation in (("region_backend", "region_sums"), ("counting_backend", "confusion_counts")):
+    for fixture, operation in (
+        ("region_backend", "region_sums"),
+        ("counting_backend", "confusion_counts"),
+        ("histogram_backend", "score_histogram"),
+        ("ranking_backend", "rank_statistics"),
+    ):
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, backends(operation))
 

@@ -235,9 +235,10 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
 def rank_statistics(operands: Scored) -> tuple[Tensor, Tensor]:
     """See `Backend.rank_statistics`."""
     labelled = _labelled(operands)
-    tasks = operands.scores.shape[1]
+    samples, tasks, voxels = operands.scores.shape
     scores, negative, positive = (
-        tensor.transpose(0, 1).reshape(tasks, -1) for tensor in (operands.scores, labelled.negative, labelled.positive)
+        tensor.transpose(0, 1).reshape(tasks, samples * voxels)
+        for tensor in (operands.scores, labelled.negative, labelled.positive)
     )
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.to(torch.float32)
