@@ -69,8 +69,9 @@ native = Pybind11Extension(
     "fastmed._native",
     ["csrc/bindings.cpp", "csrc/confusion_cpu.cpp", "csrc/histogram_cpu.cpp"],
     depends=[*CUDA_SOURCES, *(f"csrc/{name}.hpp" for name in ("confusion", "histogram", "operand", "parallel"))],
-    # Nobody asks whether a comparison raised a floating-point exception, and the loops vectorise.
-    extra_compile_args=["-O3", "-fno-trapping-math", "-pthread"],
+    # Loops with comparisons become vector instructions only if nobody asks for floating-point exceptions; and without
+    # fused multiply-add a score falls into the same bin on every processor.
+    extra_compile_args=["-O3", "-fno-trapping-math", "-ffp-contract=off", "-pthread"],
     extra_link_args=["-pthread"],
     cxx_std=17,
     optional=CUDA != "1",

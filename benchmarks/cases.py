@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fastmed
-from fastmed.functional import confusion_counts
+from fastmed.functional import confusion_counts, rank_statistics, score_histogram
+from fastmed.metrics.functional import auroc
 
-# What a call returns is compared: loss and gradient, or counts.
+# What a call returns is compared: loss and gradient, counts, or figures.
 Provider = Callable[[], tuple[Tensor, ...]]
 
 
@@ -31,6 +32,7 @@ class Case:
         dtype: of the logits; that of the target is in `work`.
         bytes_read_and_written: the least that the work must move, for the bandwidth column.
         providers: from a name to a function that makes the provider on a device.
+        tolerance: by how much results may differ where they approximate one another; None = as the dtype says.
     """
 
     work: str
@@ -39,6 +41,7 @@ class Case:
     dtype: torch.dtype
     bytes_read_and_written: int
     providers: dict[str, Callable[[torch.device], Provider]] = field(repr=False)
+    tolerance: float | None = None
 
     @property
     def name(self) -> str:
@@ -225,6 +228,71 @@ def confusion(shape: tuple[int, ...], classes: int) -> Case:
     )
 
 
+def _scored(shape: tuple[int, int], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Probabilities and labels of rare findings."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(shape, generator=generator) < 0.1
+    scores = (torch.randn(shape, generator=generator) + target).sigmoid()
+    return scores.to(device), target.to(device, dtype)
+
+
+def _torchmetrics_auroc(shape: tuple[int, int], thresholds: int | None) -> Callable[[torch.device], Provider]:
+    def make(device: torch.device) -> Provider:
+        from torchmetrics.functional.classification import multilabel_auroc
+
+        scores, target = _scored(shape, device, torch.int64)
+        options = {"average": "none", "thresholds": thresholds, "validate_args": False}
+        return lambda: (multilabel_auroc(scores, target, shape[1], **options),)
+
+    return make
+
+
+def exact_auroc(shape: tuple[int, int]) -> Case:
+    """Area under the ROC curve of each task, from the ranks of all scores."""
+
+    def ours(device: torch.device) -> Provider:
+        scores, target = _scored(shape, device, torch.uint8)
+        return lambda: (auroc(rank_statistics(scores, target)).value,)
+
+    def sklearn(device: torch.device) -> Provider:
+        from sklearn.metrics import roc_auc_score
+
+        scores, target = (tensor.numpy() for tensor in _scored(shape, torch.device("cpu"), torch.uint8))
+        return lambda: (torch.from_numpy(roc_auc_score(target, scores, average=None)),)
+
+    return Case(
+        "multi-label AUROC, exact",
+        shape,
+        shape[1],
+        torch.float32,
+        5 * torch.Size(shape).numel(),
+        {"fastmed": ours, "scikit-learn": sklearn, "torchmetrics": _torchmetrics_auroc(shape, None)},
+        tolerance=1e-5,
+    )
+
+
+def binned_auroc(shape: tuple[int, int], bins: int) -> Case:
+    """The same from a histogram; torchmetrics counts at the edges of the same bins, or exactly."""
+
+    def ours(device: torch.device) -> Provider:
+        scores, target = _scored(shape, device, torch.uint8)
+        return lambda: (auroc(score_histogram(scores, target, bins)).value,)
+
+    return Case(
+        f"multi-label AUROC, {bins} bins",
+        shape,
+        shape[1],
+        torch.float32,
+        5 * torch.Size(shape).numel(),
+        {
+            "fastmed": ours,
+            "torchmetrics, exact": _torchmetrics_auroc(shape, None),
+            "torchmetrics, binned": _torchmetrics_auroc(shape, bins + 1),
+        },
+        tolerance=1e-4,
+    )
+
+
 def cpu_cases() -> Iterator[Case]:
     """What `make bench` measures."""
     for size in (96, 192):
@@ -234,6 +302,8 @@ def cpu_cases() -> Iterator[Case]:
     for table in TABLES:
         yield multitask_bce(table)
     yield confusion((2, 128, 128, 128), 4)
+    yield exact_auroc(TABLES[-1])
+    yield binned_auroc(TABLES[-1], 1024)
 
 
 def gpu_cases() -> Iterator[Case]:
@@ -250,3 +320,4 @@ def gpu_cases() -> Iterator[Case]:
         name: make for name, make in case.providers.items() if name in ("fastmed", "torch.bincount", "torchmetrics")
     }
     yield Case(case.work, case.shape, case.classes, case.dtype, case.bytes_read_and_written, on_gpu)
+    yield binned_auroc(TABLES[-1], 1024)
