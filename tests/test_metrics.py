@@ -105,9 +105,12 @@ def test_reset(made):
 def test_merge_state(made):
     make, batch = made
     batches = [batch() for _ in range(3)]
-    one, other = of(make, batches[:1]), of(make, batches[1:])
-    one.merge_state(other)
+    one, other, empty = of(make, batches[:1]), of(make, batches[1:]), make()
+    one.compute()  # a value that must not be returned again
+    for merged in (one, empty):
+        merged.merge_state(other)
     assert_equal(one.compute(), of(make, batches).compute())
+    assert_equal(empty.compute(), other.compute())
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda metric: pickle.loads(pickle.dumps(metric))])

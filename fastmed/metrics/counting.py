@@ -46,6 +46,26 @@ class SummedMetric(Metric):
         for name, value in counted.items():
             setattr(self, self._names[name], self._sum(name) + value)
 
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the state of a metric with the same options, as `torchmetrics.Metric.merge_state`.
+
+        Args:
+            incoming_state: the metric, or its `metric_state`.
+
+        Raises:
+            ValueError: for another kind of metric, or other options.
+        """
+        super().merge_state(incoming_state)
+        # torchmetrics would go on returning the value from before, or warn that there was no update.
+        self._computed = None
+        self._update_count += incoming_state.update_count if isinstance(incoming_state, Metric) else 1
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # torchmetrics takes the tensors as they come, wherever they were saved.
+        for name in self._names.values():
+            setattr(self, name, getattr(self, name).to(self.device))
+
     @property
     def update_called(self) -> bool:
         """Whether there are counts: on a rank without a batch too, where there are those of the other ranks."""
