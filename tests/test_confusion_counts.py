@@ -160,6 +160,48 @@ def test_ignore_index_that_the_dtype_cannot_hold_ignores_nothing(counting_backen
     assert confusion_counts(labels, labels, 256, ignore_index=-1, backend=counting_backend).sum() == 3
 
 
+def test_one_hot_heavy_and_adversarial_maps(counting_backend: str) -> None:
+    """Runs of every length, alternating labels, and single voxels of a class in a background of another."""
+    runs = torch.repeat_interleave(torch.arange(60) % 5, torch.arange(60))
+    alternating = torch.arange(1770) % 2 * 4
+    rare = torch.zeros(1770, dtype=torch.int64)
+    rare[torch.randint(1770, (7,))] = 3
+    maps = torch.stack([runs, alternating, rare, torch.full_like(rare, 4)]).to(torch.uint8)
+    input, target = maps.repeat_interleave(4, 0), maps.repeat(4, 1)
+    assert torch.equal(confusion_counts(input, target, 5, backend=counting_backend), expected(input, target, 5))
+    shifted = confusion_counts(input[:, 3:], target[:, 3:], 5, backend=counting_backend)
+    assert torch.equal(shifted, expected(input[:, 3:], target[:, 3:], 5))
+
+
+@pytest.mark.parametrize("num_classes", [4, 300])
+def test_mask_and_ignore_index(counting_backend: str, num_classes: int) -> None:
+    input, target = (label_map((3, 5, 7, 11), num_classes, torch.int16, seed) for seed in (1, 2))
+    mask = torch.rand(3, 5, 7, 11) < 0.6
+    target[~mask] = num_classes + 3  # whatever is there
+    counts = confusion_counts(input, target, num_classes, mask=mask, ignore_index=1, backend=counting_backend)
+    truth = target.masked_fill(~mask, 1)
+    assert torch.equal(counts, expected(input, truth, num_classes, 1))
+    for same in (mask.unsqueeze(1), mask.to(torch.uint8) * 3, mask.float(), mask.transpose(1, 3).contiguous().mT.mT):
+        view = same.transpose(1, 3) if same.shape[1:] == (11, 7, 5) else same
+        again = confusion_counts(input, target, num_classes, mask=view, ignore_index=1, backend=counting_backend)
+        assert torch.equal(again, counts)
+
+
+@pytest.mark.parametrize("num_classes", [3, 300])
+@pytest.mark.parametrize("shape", [(5, 700), (40, 3, 2), (3000,)])
+def test_pooled_counts_are_the_sum(counting_backend: str, num_classes: int, shape: tuple[int, ...]) -> None:
+    input, target = (label_map(shape, num_classes, torch.int16, seed) for seed in (1, 2))
+    pooled = confusion_counts(input, target, num_classes, pool="batch", backend=counting_backend)
+    flat = input.view(1, -1), target.view(1, -1)
+    assert torch.equal(pooled, expected(*flat, num_classes)[0])
+
+
+def test_pooled_labels_out_of_range_are_an_error(counting_backend: str) -> None:
+    target = torch.tensor([[0, 1], [4, 7]])
+    with pytest.raises(ValueError, match="2 labels are out of range"):
+        confusion_counts(torch.zeros_like(target), target, 4, pool="batch", backend=counting_backend)
+
+
 @pytest.mark.parametrize("ignore_index", [None, 255])
 def test_labels_out_of_range_are_an_error(counting_backend: str, ignore_index: int | None) -> None:
     target = torch.tensor([[0, 1, 7, 7, 255]])
@@ -253,17 +295,32 @@ def test_is_safe_in_a_forked_child(counting_backend: str) -> None:
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match=r"input: got shape \(2, 5\), allowed is that of the target, \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"target: got shape \(2, 6\), allowed is \(2, 5\)"):
         confusion_counts(torch.zeros(2, 5, dtype=torch.uint8), torch.zeros(2, 6, dtype=torch.uint8), 2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64], ids=name)
-def test_labels_must_be_integers(dtype: torch.dtype) -> None:
     labels = torch.zeros(2, 5, dtype=torch.uint8)
-    with pytest.raises(TypeError, match=rf"input: got {dtype}, allowed is an integer or bool dtype"):
-        confusion_counts(labels.to(dtype), labels, 2)
+    with pytest.raises(ValueError, match=r"mask: got shape \(2, 6\), allowed is \(2, 5\) or \(2, 1, 5\)"):
+        confusion_counts(labels, labels, 2, mask=torch.ones(2, 6))
+    with pytest.raises(ValueError, match=r"input: got a single label"):
+        confusion_counts(torch.tensor(1), torch.tensor(1), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=name)
+def test_target_labels_must_be_integers(dtype: torch.dtype) -> None:
+    labels = torch.zeros(2, 5, dtype=torch.uint8)
     with pytest.raises(TypeError, match=rf"target: got {dtype}, allowed is an integer or bool dtype"):
         confusion_counts(labels, labels.to(dtype), 2)
+
+
+def test_complex_numbers_are_neither_labels_nor_scores() -> None:
+    labels = torch.zeros(2, 5, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"input: got torch\.complex64, allowed are bool, integer and floating"):
+        confusion_counts(labels.to(torch.complex64), labels, 2)
+
+
+def test_pool_is_sample_or_batch() -> None:
+    labels = torch.zeros(2, 5, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="pool: got 'mean', allowed are 'sample', 'batch'"):
+        confusion_counts(labels, labels, 2, pool="mean")
 
 
 @pytest.mark.parametrize("num_classes", [-1, 0, 1])

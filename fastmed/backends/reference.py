@@ -179,11 +179,9 @@ def confusion_counts(operands: CountInput) -> tuple[Tensor, Tensor]:
     # Rows of a multi-label target may be fractions.
     valid = torch.isin(rows, labels.to(rows.dtype)) & (columns >= 0) & (columns < size)
     shape = operands.counts_shape
-    tables = torch.arange(math.prod(shape) // size**2, device=rows.device)
-    if operands.pooled:
-        tables = tables.view(1, -1, 1) if rows.ndim == 3 else tables.view(1, 1)
-    else:
-        tables = tables.view(rows.shape[0], -1, 1) if rows.ndim == 3 else tables.view(-1, 1)
+    samples = 1 if operands.pooled else rows.shape[0]
+    by_channel = operands.num_classes if rows.ndim == 3 else 1
+    tables = torch.arange(samples * by_channel, device=rows.device).view(samples, *rows.shape[1:-1], 1)
     counted = kept & valid
     cells = (tables * size + rows.masked_fill(~counted, 0).to(torch.int64)) * size + columns
     counts = torch.bincount(cells[counted], minlength=math.prod(shape)).view(shape)
