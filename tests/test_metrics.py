@@ -41,6 +41,11 @@ METRICS = {
     "segmentation": (lambda: metrics.SegmentationScores(CLASSES), label_maps),
     "segmentation_pooled": (lambda: metrics.SegmentationScores(CLASSES, pool="all"), label_maps),
     "diagnostic": (lambda: metrics.DiagnosticScores(3, threshold=[0.3, 0.5, 0.7]), findings),
+    "roc": (lambda: metrics.ROC(3, bins=20), findings),
+    "auroc": (lambda: metrics.AUROC(3), findings),
+    "auroc_of_logits": (lambda: metrics.AUROC(3, activation="sigmoid", spacing="logit", average="macro"), findings),
+    "calibration": (lambda: metrics.CalibrationError(3), findings),
+    "calibration_worst": (lambda: metrics.CalibrationError(3, norm="max", groups=5, average="macro"), findings),
 }
 
 
@@ -420,3 +425,59 @@ def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'Accuracy'"):
         metrics.Accuracy  # noqa: B018
     assert set(metrics.__all__) <= set(dir(metrics))
+
+
+def test_areas_of_torchmetrics_and_of_scikit_learn():
+    from torchmetrics.classification import MultilabelAUROC
+
+    scores, labels = torch.rand(300, 3), torch.randint(2, (300, 3))
+    metric, peer = metrics.AUROC(3, bins=50), MultilabelAUROC(3, average=None, thresholds=51)
+    for batch in (slice(100), slice(100, 300)):
+        metric.update(scores[batch], labels[batch])
+        peer.update(scores[batch], labels[batch])
+    torch.testing.assert_close(metric.compute(), peer.compute().double(), rtol=1e-5, atol=0.0)
+    exact = [sklearn.roc_auc_score(labels[:, task], scores[:, task]) for task in range(3)]
+    bound = metrics.functional.auroc(metric.histogram).bound
+    assert (np.abs(metric.compute().numpy() - exact) <= bound.numpy()).all()
+
+
+def test_a_curve_of_torchmetrics():
+    from torchmetrics.functional.classification import binary_roc
+
+    scores, labels = torch.rand(200), torch.randint(2, (200,))
+    metric = metrics.ROC(1, bins=16)
+    metric.update(scores[:, None], labels[:, None])
+    curve = metric.compute()
+    fpr, tpr, thresholds = binary_roc(scores, labels, thresholds=curve.thresholds[1:-1].float().flip(0))
+    assert thresholds.shape == (17,)
+    torch.testing.assert_close(curve.fpr[0, 1:-1], fpr.double(), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(curve.tpr[0, 1:-1], tpr.double(), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize(("norm", "theirs"), [("mean", "l1"), ("max", "max")])
+def test_calibration_error_of_torchmetrics(norm, theirs):
+    from torchmetrics.classification import BinaryCalibrationError
+
+    # Centres of fine bins, on which binning loses nothing.
+    scores, labels = (torch.randint(1000, (500,)) + 0.5) / 1000, torch.randint(2, (500,))
+    metric, peer = metrics.CalibrationError(1, norm=norm, groups=10), BinaryCalibrationError(10, norm=theirs)
+    metric.update(scores[:, None], labels[:, None])
+    peer.update(scores, labels)
+    # torchmetrics measures the confidence in the positive class, as this metric does.
+    torch.testing.assert_close(metric.compute().squeeze(), peer.compute().double(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: metrics.AUROC(0), "num_tasks: got 0"),
+        (lambda: metrics.AUROC(1, bins=0), "bins: got 0"),
+        (lambda: metrics.AUROC(1, average="micro"), "average: got 'micro'"),
+        (lambda: metrics.ROC(1, limits=(1.0, 0.0)), "limits: got"),
+        (lambda: metrics.CalibrationError(1, groups=0), "groups: got 0"),
+        (lambda: metrics.CalibrationError(1, norm="l2"), "norm: got 'l2'"),
+    ],
+)
+def test_metrics_of_scores_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
