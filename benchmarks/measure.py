@@ -18,7 +18,7 @@ _TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 def _disagreement(case: Case, expected: Result, got: Result) -> str | None:
     """How a result differs from fastmed's beyond the tolerance, or None."""
-    if case.dtype not in _TOLERANCE:
+    if not expected[0].is_floating_point():
         return None if torch.equal(expected[0], got[0]) else "counts differ"
     for what, a, b in zip(("loss", "gradient"), expected, got, strict=True):
         difference = ((a.double() - b.double()).abs().max() / a.double().abs().max()).item()

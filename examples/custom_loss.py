@@ -65,8 +65,8 @@ def main() -> None:
             print(f"step {step:3d}  Tversky loss {loss.item():.3f}", flush=True)
     model.eval()
     with torch.inference_mode():
-        prediction = model(images[:, :, middle:]).argmax(1)
-    counts = confusion_counts(prediction, labels[:, middle:], 2).sum(0)
+        logits = model(images[:, :, middle:])
+    counts = confusion_counts(logits, labels[:, middle:], 2, pool="batch")
     print(f"other hemisphere: Dice of white matter {metrics.dice(counts)[1]:.3f}")
 
 

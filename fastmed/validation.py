@@ -330,5 +330,5 @@ def count_input(
 
 def _samples_as_voxels(operands: CountInput) -> CountInput:
     """A table (N, C) to be pooled: its rows are the voxels of one sample."""
-    input, target, mask = (None if tensor is None else tensor.transpose(0, -1) for tensor in operands[:3])
-    return operands._replace(input=input, target=target, mask=mask)
+    mask = None if operands.mask is None else operands.mask.transpose(0, -1)
+    return operands._replace(input=operands.input.transpose(0, -1), target=operands.target.transpose(0, -1), mask=mask)
