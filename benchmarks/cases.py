@@ -7,7 +7,7 @@ comes first, and every other must agree with it before anything is timed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -180,10 +180,13 @@ def multitask_bce(shape: tuple[int, int]) -> Case:
 TABLES = ((64, 18), (4096, 194), (112120, 14))
 
 
-def confusion(shape: tuple[int, ...], classes: int) -> Case:
+def confusion(shape: tuple[int, ...], classes: int, constant: bool = False) -> Case:
     """Confusion matrices of two maps of uint8 labels (int64 where a library takes nothing else), pooled."""
 
     def maps(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if constant:
+            labels = torch.ones(shape, dtype=dtype, device=device)
+            return labels, labels.clone()
         target = _labels(shape, classes, device)
         noise = _labels((*shape[:-1], shape[-1] + 1), 10, device)[..., 1:] == 0
         prediction = torch.where(noise, (target + 1) % classes, target)
@@ -192,7 +195,7 @@ def confusion(shape: tuple[int, ...], classes: int) -> Case:
     def ours(backend: str) -> Callable[[torch.device], Provider]:
         def make(device: torch.device) -> Provider:
             prediction, target = maps(device, torch.uint8)
-            return lambda: (confusion_counts(prediction, target, classes, backend=backend).sum(0),)
+            return lambda: (confusion_counts(prediction, target, classes, pool="batch", backend=backend),)
 
         return make
 
@@ -219,7 +222,7 @@ def confusion(shape: tuple[int, ...], classes: int) -> Case:
 
     providers = {"fastmed": ours("auto"), "torch.bincount": bincount, "torchmetrics": torchmetrics}
     return Case(
-        f"confusion matrix C={classes}",
+        f"confusion matrix C={classes}{', one label' if constant else ''}",
         shape,
         classes,
         torch.uint8,
@@ -293,6 +296,54 @@ def binned_auroc(shape: tuple[int, int], bins: int) -> Case:
     )
 
 
+def confusion_of_logits(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
+    """From logits and uint8 labels to tp, fp, tn and fn of each class against the rest, pooled."""
+    classes = shape[1]
+
+    def operands(device: torch.device, label_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        labels = _labels((shape[0], *shape[2:]), classes, device).to(label_dtype)
+        return _logits(shape, dtype, device).detach(), labels
+
+    def one_versus_rest(matrix: Tensor) -> tuple[Tensor, ...]:
+        tp = matrix.diagonal()
+        fp, fn = matrix.sum(0) - tp, matrix.sum(1) - tp
+        return (torch.stack([tp, fp, matrix.sum() - tp - fp - fn, fn], 1),)
+
+    def ours(backend: str) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            input, labels = operands(device, torch.uint8)
+            return lambda: one_versus_rest(confusion_counts(input, labels, classes, pool="batch", backend=backend))
+
+        return make
+
+    def torchmetrics(device: torch.device) -> Provider:
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+        input, labels = operands(device, torch.int64)
+        return lambda: one_versus_rest(multiclass_confusion_matrix(input, labels, classes))
+
+    def monai(device: torch.device) -> Provider:
+        from monai.metrics import get_confusion_matrix
+        from monai.networks.utils import one_hot
+
+        input, labels = operands(device, torch.int64)
+
+        def run() -> tuple[Tensor, ...]:
+            prediction = one_hot(input.argmax(1, keepdim=True), classes)
+            return (get_confusion_matrix(prediction, one_hot(labels.unsqueeze(1), classes)).sum(0).long(),)
+
+        return run
+
+    return Case(
+        "confusion counts from logits",
+        shape,
+        classes,
+        dtype,
+        shape[0] * torch.Size(shape[2:]).numel() * (classes * dtype.itemsize + 1),
+        {"fastmed": ours("auto"), "torchmetrics": torchmetrics, "MONAI": monai, "fastmed, numba": ours("numba")},
+    )
+
+
 def cpu_cases() -> Iterator[Case]:
     """What `make bench` measures."""
     for size in (96, 192):
@@ -304,6 +355,8 @@ def cpu_cases() -> Iterator[Case]:
     yield confusion((2, 128, 128, 128), 4)
     yield exact_auroc(TABLES[-1])
     yield binned_auroc(TABLES[-1], 1024)
+    yield confusion((2, 128, 128, 128), 4, constant=True)
+    yield confusion_of_logits((2, 4, 96, 96, 96), torch.float32)
 
 
 def gpu_cases() -> Iterator[Case]:
@@ -315,9 +368,10 @@ def gpu_cases() -> Iterator[Case]:
         yield dice_ce((2, 14, 96, 96, 96), dtype)
     for table in TABLES:
         yield multitask_bce(table)
-    case = confusion((2, 128, 128, 128), 4)
-    on_gpu = {
-        name: make for name, make in case.providers.items() if name in ("fastmed", "torch.bincount", "torchmetrics")
-    }
-    yield Case(case.work, case.shape, case.classes, case.dtype, case.bytes_read_and_written, on_gpu)
+    volumes = (2, 128, 128, 128)
+    cases = [confusion(volumes, 4), confusion(volumes, 4, constant=True)]
+    cases += [confusion_of_logits((2, 4, 96, 96, 96), dtype) for dtype in (torch.float32, torch.bfloat16)]
+    for case in cases:
+        on_gpu = {name: make for name, make in case.providers.items() if name not in ("fastmed, numba", "scikit-learn")}
+        yield replace(case, providers=on_gpu)
     yield binned_auroc(TABLES[-1], 1024)

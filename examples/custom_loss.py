@@ -65,8 +65,8 @@ def main() -> None:
             print(f"step {step:3d}  Tversky loss {loss.item():.3f}", flush=True)
     model.eval()
     with torch.inference_mode():
-        prediction = model(images[:, :, middle:]).argmax(1)
-    table = metrics.one_versus_rest(confusion_counts(prediction, labels[:, middle:], 2).sum(0))
+        logits = model(images[:, :, middle:])
+    table = metrics.one_versus_rest(confusion_counts(logits, labels[:, middle:], 2, pool="batch"))
     print(f"other hemisphere: Dice of white matter {metrics.dice(table)[1]:.3f}")
 
 

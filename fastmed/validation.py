@@ -368,6 +368,5 @@ def count_input(
 
 def _samples_as_voxels(operands: CountInput) -> CountInput:
     """A table (N, C) to be pooled: its rows are the voxels of one sample."""
-    input, target, mask = operands[:3]
-    mask = mask if mask is None else mask.transpose(0, -1)
-    return operands._replace(input=input.transpose(0, -1), target=target.transpose(0, -1), mask=mask)
+    mask = None if operands.mask is None else operands.mask.transpose(0, -1)
+    return operands._replace(input=operands.input.transpose(0, -1), target=operands.target.transpose(0, -1), mask=mask)
