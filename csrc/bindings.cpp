@@ -12,34 +12,10 @@ using namespace fastmed;
 
 namespace {
 
-ConfusionProblem confusion_problem(const Labels& prediction, const Labels& target, int64_t samples,
-                                   int64_t voxels, uint32_t classes, std::optional<int64_t> ignore_index,
-                                   uintptr_t counts, uintptr_t invalid) {
-    if (classes > kMaxClasses)
-        throw std::invalid_argument("num_classes: got " + std::to_string(classes) + ", allowed are at most " +
-                                    std::to_string(kMaxClasses));
-    return {prediction,
-            target,
-            samples,
-            voxels,
-            classes,
-            ignore_index,
-            reinterpret_cast<int64_t*>(counts),
-            reinterpret_cast<int64_t*>(invalid)};
-}
-
-HistogramProblem histogram_problem(const Operand& scores, const Operand& target, std::optional<Operand> mask,
-                                   int64_t samples, int64_t tasks, int64_t voxels, const Bins& bins,
-                                   uintptr_t counts, uintptr_t invalid) {
-    return {scores,
-            target,
-            mask,
-            samples,
-            tasks,
-            voxels,
-            bins,
-            reinterpret_cast<int64_t*>(counts),
-            reinterpret_cast<int64_t*>(invalid)};
+void check_classes(const ConfusionProblem& problem) {
+    if (problem.classes > kMaxClasses)
+        throw std::invalid_argument("num_classes: got " + std::to_string(problem.classes) +
+                                    ", allowed are at most " + std::to_string(kMaxClasses));
 }
 
 py::dict build_info() {
@@ -86,11 +62,10 @@ PYBIND11_MODULE(_native, module) {
         .value("SIGMOID", Transform::kSigmoid)
         .value("LOGIT", Transform::kLogit);
 
-    py::class_<Labels>(module, "Labels")
-        .def(py::init([](uintptr_t data, Dtype dtype, int64_t stride_n, int64_t stride_v) {
-                 return Labels{reinterpret_cast<const void*>(data), dtype, stride_n, stride_v};
-             }),
-             py::arg("data"), py::arg("dtype"), py::arg("stride_n"), py::arg("stride_v"));
+    py::enum_<Input>(module, "Input")
+        .value("LABELS", Input::kLabels)
+        .value("SCORES", Input::kScores)
+        .value("MULTI_LABEL", Input::kMultiLabel);
 
     py::class_<Operand>(module, "Operand")
         .def(py::init([](uintptr_t data, Dtype dtype, int64_t stride_n, int64_t stride_c, int64_t stride_v) {
@@ -99,65 +74,84 @@ PYBIND11_MODULE(_native, module) {
              py::arg("data"), py::arg("dtype"), py::arg("stride_n"), py::arg("stride_c"),
              py::arg("stride_v"));
 
+    py::class_<ConfusionProblem>(module, "ConfusionProblem")
+        .def(py::init([](Input kind, const Operand& input, const Operand& target,
+                         const std::optional<Operand>& mask, int64_t samples, int64_t voxels,
+                         uint32_t classes, uintptr_t thresholds, std::optional<int64_t> ignore_index,
+                         bool pooled, uintptr_t counts, uintptr_t invalid) {
+                 return ConfusionProblem{kind,
+                                         input,
+                                         target,
+                                         mask.value_or(Operand{}),
+                                         samples,
+                                         voxels,
+                                         classes,
+                                         reinterpret_cast<const double*>(thresholds),
+                                         ignore_index,
+                                         pooled,
+                                         reinterpret_cast<int64_t*>(counts),
+                                         reinterpret_cast<int64_t*>(invalid)};
+             }),
+             py::kw_only(), py::arg("kind"), py::arg("input"), py::arg("target"), py::arg("mask"),
+             py::arg("samples"), py::arg("voxels"), py::arg("classes"), py::arg("thresholds"),
+             py::arg("ignore_index"), py::arg("pooled"), py::arg("counts"), py::arg("invalid"));
+
     py::class_<Bins>(module, "Bins")
         .def(py::init([](Transform transform, uint32_t count, float low, float high, float scale) {
                  return Bins{transform, count, low, high, scale};
              }),
              py::arg("transform"), py::arg("count"), py::arg("low"), py::arg("high"), py::arg("scale"));
 
+    py::class_<HistogramProblem>(module, "HistogramProblem")
+        .def(py::init([](const Operand& scores, const Operand& target, const std::optional<Operand>& mask,
+                         int64_t samples, int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts,
+                         uintptr_t invalid) {
+                 return HistogramProblem{scores,
+                                         target,
+                                         mask,
+                                         samples,
+                                         tasks,
+                                         voxels,
+                                         bins,
+                                         reinterpret_cast<int64_t*>(counts),
+                                         reinterpret_cast<int64_t*>(invalid)};
+             }),
+             py::kw_only(), py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"),
+             py::arg("tasks"), py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"));
+
     module.def(
         "confusion_counts_cpu",
-        [](const Labels& prediction, const Labels& target, int64_t samples, int64_t voxels, uint32_t classes,
-           std::optional<int64_t> ignore_index, uintptr_t counts, uintptr_t invalid, int threads) {
-            const ConfusionProblem problem = confusion_problem(prediction, target, samples, voxels, classes,
-                                                               ignore_index, counts, invalid);
+        [](const ConfusionProblem& problem, int threads) {
+            check_classes(problem);
             const py::gil_scoped_release release;
             count_confusion_cpu(problem, threads);
         },
-        py::arg("prediction"), py::arg("target"), py::arg("samples"), py::arg("voxels"),
-        py::arg("num_classes"), py::arg("ignore_index"), py::arg("counts"), py::arg("invalid"),
-        py::arg("threads"));
+        py::arg("problem"), py::arg("threads"));
 
     module.def(
         "score_histogram_cpu",
-        [](const Operand& scores, const Operand& target, std::optional<Operand> mask, int64_t samples,
-           int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts, uintptr_t invalid,
-           int threads) {
-            const HistogramProblem problem =
-                histogram_problem(scores, target, mask, samples, tasks, voxels, bins, counts, invalid);
+        [](const HistogramProblem& problem, int threads) {
             const py::gil_scoped_release release;
             count_histogram_cpu(problem, threads);
         },
-        py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"), py::arg("tasks"),
-        py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"), py::arg("threads"));
+        py::arg("problem"), py::arg("threads"));
 
 #ifdef FASTMED_CUDA
     module.def(
         "confusion_counts_cuda",
-        [](const Labels& prediction, const Labels& target, int64_t samples, int64_t voxels, uint32_t classes,
-           std::optional<int64_t> ignore_index, uintptr_t counts, uintptr_t invalid, int device,
-           uintptr_t stream) {
-            const ConfusionProblem problem = confusion_problem(prediction, target, samples, voxels, classes,
-                                                               ignore_index, counts, invalid);
+        [](const ConfusionProblem& problem, int device, uintptr_t stream) {
+            check_classes(problem);
             const py::gil_scoped_release release;
             count_confusion_cuda(problem, device, reinterpret_cast<void*>(stream));
         },
-        py::arg("prediction"), py::arg("target"), py::arg("samples"), py::arg("voxels"),
-        py::arg("num_classes"), py::arg("ignore_index"), py::arg("counts"), py::arg("invalid"),
-        py::arg("device"), py::arg("stream"));
+        py::arg("problem"), py::arg("device"), py::arg("stream"));
 
     module.def(
         "score_histogram_cuda",
-        [](const Operand& scores, const Operand& target, std::optional<Operand> mask, int64_t samples,
-           int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts, uintptr_t invalid, int device,
-           uintptr_t stream) {
-            const HistogramProblem problem =
-                histogram_problem(scores, target, mask, samples, tasks, voxels, bins, counts, invalid);
+        [](const HistogramProblem& problem, int device, uintptr_t stream) {
             const py::gil_scoped_release release;
             count_histogram_cuda(problem, device, reinterpret_cast<void*>(stream));
         },
-        py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"), py::arg("tasks"),
-        py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"), py::arg("device"),
-        py::arg("stream"));
+        py::arg("problem"), py::arg("device"), py::arg("stream"));
 #endif
 }

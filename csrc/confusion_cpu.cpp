@@ -1,18 +1,23 @@
 #include <algorithm>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "confusion.hpp"
+#include "parallel.hpp"
 
 namespace fastmed {
 namespace {
 
-// Voxels below which another thread costs more than it saves.
-constexpr int64_t kVoxelsPerThread = int64_t{1} << 16;
-// Voxels encoded at a time; two such blocks of codes stay in the L1 cache.
+// Elements read below which another thread costs more than it saves.
+constexpr int64_t kElementsPerThread = int64_t{1} << 16;
+// Voxels encoded at a time; their codes stay in the L1 cache.
 constexpr int64_t kBlock = 2048;
+// Fewer where the voxels of a class are not neighbours in memory: then the classes of a voxel are, and the
+// cache should hold them until the last class has been read.
+constexpr int64_t kScoresPerStridedBlock = 8192;
+constexpr int64_t kMinStridedBlock = 16;
+// Classes whose scores are compared before the winner is written down.
+constexpr int kClassesPerStep = 4;
 // A private counter has 32 bits.
 constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 // Neighbours mostly fall into one cell, and an increment waits for the store of the one before it:
@@ -20,65 +25,217 @@ constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 constexpr int64_t kCopies = 4;
 constexpr int64_t kMaxCellsCopied = 1 << 16;
 
-template <class Label, class Code>
-inline void encode_packed(const Label* data, int64_t count, const Encoder<Label, Code>& encoder,
-                          Code* codes) {
-    for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i]);
-}
-
-// Wheels are built for any x86-64, and its oldest vectors cannot compare 64-bit labels.
+// Runs a loop, which must be an inlined lambda, in the widest vectors there are: wheels are built for any
+// x86-64, whose oldest vectors are half as wide and cannot compare 64-bit labels.
 #if defined(__x86_64__) && defined(__GNUC__)
+#define FASTMED_LOOP __attribute__((always_inline))
 const bool kHasAvx2 = __builtin_cpu_supports("avx2");
 
-template <class Label, class Code>
-__attribute__((target("avx2"))) void encode_packed_avx2(const Label* data, int64_t count,
-                                                        const Encoder<Label, Code>& encoder, Code* codes) {
-    for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i]);
+template <class Loop>
+__attribute__((target("avx2"))) void run_avx2(const Loop& captured) {
+    // A copy, which no store of the loop can change.
+    const Loop loop = captured;
+    loop();
+}
+
+template <class Loop>
+void vectorised(const Loop& loop) {
+    if (kHasAvx2)
+        run_avx2(loop);
+    else
+        loop();
+}
+#else
+#define FASTMED_LOOP
+template <class Loop>
+void vectorised(const Loop& loop) {
+    loop();
 }
 #endif
 
+// Voxels [first, first + count) of a sample and channel.
+struct Run {
+    int64_t sample;
+    int64_t channel;
+    int64_t first;
+    int64_t count;
+};
+
+template <class Value>
+const Value* begin(const Operand& operand, const Value* data, const Run& run) {
+    return data + run.sample * operand.stride_n + run.channel * operand.stride_c +
+           run.first * operand.stride_v;
+}
+
+// codes[i] = encoder(value of voxel i)
+template <class Value, class Encoder, class Code>
+void encode(const Value* values, int64_t stride, int64_t count, const Encoder& encoder, Code* codes) {
+    if (stride == 1)
+        vectorised([=]() FASTMED_LOOP {
+            for (int64_t i = 0; i < count; ++i) codes[i] = encoder(comparable(values[i]));
+        });
+    else
+        for (int64_t i = 0; i < count; ++i) codes[i] = encoder(comparable(values[i * stride]));
+}
+
 template <class Code>
-void encode(const Labels& labels, int64_t sample, int64_t first, int64_t count,
-            const ConfusionProblem& problem, std::optional<int64_t> ignore_index, Code* codes) {
-    visit(labels, [&](const auto* data) {
+void encode_labels(const Operand& labels, const Run& run, uint32_t classes,
+                   std::optional<int64_t> ignore_index, Code* codes) {
+    visit_labels(labels, [&](const auto* data) {
         using Label = std::remove_cv_t<std::remove_pointer_t<decltype(data)>>;
-        const Encoder<Label, Code> encoder(problem.classes, ignore_index.has_value(),
-                                           ignore_index.value_or(0));
-        data += sample * labels.stride_n + first * labels.stride_v;
-        if (labels.stride_v == 1) {
-#if defined(__x86_64__) && defined(__GNUC__)
-            if (kHasAvx2) return encode_packed_avx2(data, count, encoder, codes);
-#endif
-            encode_packed(data, count, encoder, codes);
-        } else {
-            for (int64_t i = 0; i < count; ++i) codes[i] = encoder(data[i * labels.stride_v]);
+        const LabelEncoder<Label, Code> encoder(classes, ignore_index.has_value(), ignore_index.value_or(0));
+        encode(begin(labels, data, run), labels.stride_v, run.count, encoder, codes);
+    });
+}
+
+template <class Code>
+void encode_presence(const Operand& target, const Run& run, std::optional<int64_t> ignore_index,
+                     Code* codes) {
+    visit(target, [&](const auto* data) {
+        using Value = Comparable<std::remove_cv_t<std::remove_pointer_t<decltype(data)>>>;
+        const PresenceEncoder<Value, Code> encoder(ignore_index.has_value(), ignore_index.value_or(0));
+        encode(begin(target, data, run), target.stride_v, run.count, encoder, codes);
+    });
+}
+
+template <class Code>
+void encode_above(const Operand& input, const Run& run, double threshold, Code* codes) {
+    visit(input, [&](const auto* data) {
+        const auto encoder = [threshold](auto value)
+                                 FASTMED_LOOP { return static_cast<Code>(is_above(value, threshold)); };
+        encode(begin(input, data, run), input.stride_v, run.count, encoder, codes);
+    });
+}
+
+// The scores of `width` more classes from `first_class` on, `stride_c` apart: the winner so far of each voxel
+// and its score are read, unless these are the first classes, and written.
+template <int width, bool first, class Score, class Code>
+void compare_classes(const Score* scores, int64_t stride_c, int64_t count, int64_t first_class,
+                     Comparable<Score>* best, Code* codes) {
+    using Value = Comparable<Score>;
+    // As wide as the scores, so that one mask chooses both.
+    using Class = std::conditional_t<sizeof(Value) == 8, int64_t, int32_t>;
+    vectorised([=]() FASTMED_LOOP {
+// Scores and buffers never overlap.
+#pragma GCC ivdep
+        for (int64_t i = 0; i < count; ++i) {
+            Value top = first ? -std::numeric_limits<Value>::infinity() : best[i];
+            Class winner = first ? Class{0} : static_cast<Class>(codes[i]);
+            for (int k = 0; k < width; ++k) {
+                const Value score = comparable(scores[k * stride_c + i]);
+                const Class better = -Class{takes_over(score, top)};
+                top = select(better, score, top);
+                winner = select(better, static_cast<Class>(first_class + k), winner);
+            }
+            best[i] = top;
+            codes[i] = static_cast<Code>(winner);
         }
     });
 }
 
-// The private table of one thread, and its share of the work.
+template <class Score, class Code>
+void encode_argmax(const Operand& input, const Score* scores, int64_t classes, int64_t count, Code* codes) {
+    Comparable<Score> best[kBlock];
+    Score packed[kClassesPerStep * kBlock];
+    for (int64_t first = 0; first < classes; first += kClassesPerStep) {
+        const int64_t width = std::min<int64_t>(kClassesPerStep, classes - first);
+        const Score* step = scores + first * input.stride_c;
+        int64_t stride_c = input.stride_c;
+        if (input.stride_v != 1) {
+            for (int64_t k = 0; k < width; ++k)
+                for (int64_t i = 0; i < count; ++i)
+                    packed[k * kBlock + i] = step[k * input.stride_c + i * input.stride_v];
+            step = packed;
+            stride_c = kBlock;
+        }
+        const auto compare = [&](auto w) {
+            if (first == 0)
+                compare_classes<w, true>(step, stride_c, count, first, best, codes);
+            else
+                compare_classes<w, false>(step, stride_c, count, first, best, codes);
+        };
+        switch (width) {
+            case 1:
+                compare(std::integral_constant<int, 1>());
+                break;
+            case 2:
+                compare(std::integral_constant<int, 2>());
+                break;
+            case 3:
+                compare(std::integral_constant<int, 3>());
+                break;
+            default:
+                compare(std::integral_constant<int, kClassesPerStep>());
+        }
+    }
+}
+
+// From rows and columns to cells.
+template <class Cell>
+void locate(const Cell* rows, Cell columns, int64_t count, Cell* cells) {
+    vectorised([=]() FASTMED_LOOP {
+        for (int64_t i = 0; i < count; ++i) cells[i] = static_cast<Cell>(rows[i] * columns + cells[i]);
+    });
+}
+
+// Whether sixteen voxels fall into one cell.
+template <class Cell>
+bool is_uniform(const Cell* cells) {
+    constexpr int kWords = 16 * sizeof(Cell) / sizeof(uint64_t);
+    uint64_t words[kWords];
+    std::memcpy(words, cells, sizeof(words));
+    const uint64_t wanted = words[0] & std::numeric_limits<Cell>::max();
+    uint64_t difference = words[0] ^ (wanted * (~uint64_t{0} / std::numeric_limits<Cell>::max()));
+    for (int i = 1; i < kWords; ++i) difference |= words[i] ^ words[0];
+    return difference == 0;
+}
+
+template <int64_t copies, class Cell>
+void tally(const Cell* cells, int64_t count, int64_t stride, uint32_t* table) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        if (is_uniform(cells + i)) {
+            table[cells[i]] += 16;
+            continue;
+        }
+        for (int64_t k = 0; k < 16; ++k) ++table[k % copies * stride + cells[i + k]];
+    }
+    for (; i < count; ++i) ++table[cells[i]];
+}
+
+// The private tables of one thread, and its share of the work.
 class Worker {
   public:
     Worker(const ConfusionProblem& problem, std::mutex& mutex)
         : problem_(problem),
           mutex_(mutex),
-          columns_(int64_t{problem.classes} + 1),
+          classes_(problem.table_classes()),
+          columns_(classes_ + 1),
           cells_((columns_ + 1) * columns_),
           copies_(cells_ <= kMaxCellsCopied ? kCopies : 1),
-          table_(static_cast<size_t>(cells_ * copies_)) {}
+          block_(problem.kind == Input::kLabels || problem.input.stride_v == 1
+                     ? kBlock
+                     : std::clamp(kScoresPerStridedBlock / problem.classes, kMinStridedBlock, kBlock)),
+          table_(static_cast<size_t>(problem.tables() * cells_ * copies_)) {}
 
     // Counts voxels [first, last) of the batch, numbered sample by sample.
     void run(int64_t first, int64_t last) {
+        int64_t counted = 0;
         while (first < last) {
             const int64_t sample = first / problem_.voxels;
             const int64_t begin = first % problem_.voxels;
-            const int64_t count = std::min({last - first, problem_.voxels - begin, kVoxelsPerFlush});
+            const int64_t count =
+                std::min({last - first, problem_.voxels - begin, kVoxelsPerFlush - counted});
             if (copies_ == kCopies)
                 count_voxels<uint16_t, kCopies>(sample, begin, begin + count);
             else
                 count_voxels<uint32_t, 1>(sample, begin, begin + count);
-            flush(sample);
             first += count;
+            counted += count;
+            if (!problem_.pooled || counted == kVoxelsPerFlush || first == last) {
+                flush(problem_.pooled ? 0 : sample);
+                counted = 0;
+            }
         }
     }
 
@@ -87,42 +244,80 @@ class Worker {
     void count_voxels(int64_t sample, int64_t begin, int64_t end) {
         Cell rows[kBlock];
         Cell cells[kBlock];
-        uint32_t* const table = table_.data();
         const Cell columns = static_cast<Cell>(columns_);
-        const int64_t stride = cells_;
-        for (int64_t first = begin; first < end; first += kBlock) {
-            const int64_t count = std::min(kBlock, end - first);
-            encode(problem_.target, sample, first, count, problem_, problem_.ignore_index, rows);
-            encode(problem_.prediction, sample, first, count, problem_, std::nullopt, cells);
-            for (int64_t i = 0; i < count; ++i) cells[i] = static_cast<Cell>(rows[i] * columns + cells[i]);
-            int64_t i = 0;
-            for (; i + copies <= count; i += copies)
-                for (int64_t copy = 0; copy < copies; ++copy) ++table[copy * stride + cells[i + copy]];
-            for (; i < count; ++i) ++table[cells[i]];
+        for (int64_t first = begin; first < end; first += block_) {
+            const int64_t count = std::min(block_, end - first);
+            uint32_t* table = table_.data();
+            for (int64_t channel = 0; channel < problem_.tables(); ++channel, table += cells_ * copies) {
+                const Run run{sample, channel, first, count};
+                encode_rows(run, rows);
+                encode_columns(run, cells);
+                locate(rows, columns, count, cells);
+                tally<copies>(cells, count, cells_, table);
+            }
         }
     }
 
-    // Adds the table to the output of the sample, and clears it.
+    template <class Code>
+    void encode_rows(const Run& run, Code* rows) const {
+        if (problem_.kind == Input::kMultiLabel)
+            encode_presence(problem_.target, run, problem_.ignore_index, rows);
+        else
+            encode_labels(problem_.target, run, problem_.classes, problem_.ignore_index, rows);
+        if (problem_.mask.data == nullptr) return;
+        const uint8_t* mask = begin(problem_.mask, static_cast<const uint8_t*>(problem_.mask.data), run);
+        const int64_t stride = problem_.mask.stride_v, count = run.count;
+        const Code ignored = static_cast<Code>(classes_ + 1);
+        if (stride == 1)
+            vectorised([=]() FASTMED_LOOP {
+                for (int64_t i = 0; i < count; ++i) rows[i] = mask[i] != 0 ? rows[i] : ignored;
+            });
+        else
+            for (int64_t i = 0; i < count; ++i) rows[i] = mask[i * stride] != 0 ? rows[i] : ignored;
+    }
+
+    template <class Code>
+    void encode_columns(const Run& run, Code* columns) const {
+        switch (problem_.kind) {
+            case Input::kLabels:
+                return encode_labels(problem_.input, run, problem_.classes, std::nullopt, columns);
+            case Input::kScores:
+                return visit_floating(problem_.input, [&](const auto* data) {
+                    encode_argmax(problem_.input, begin(problem_.input, data, run), problem_.classes,
+                                  run.count, columns);
+                });
+            case Input::kMultiLabel:
+                return encode_above(problem_.input, run, problem_.thresholds[run.channel], columns);
+        }
+    }
+
+    // Adds the tables to the output of the sample, and clears them.
     void flush(int64_t sample) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        const int64_t classes = problem_.classes;
-        int64_t* counts = problem_.counts + sample * classes * classes;
-        const uint32_t* cell = table_.data();
-        for (int64_t row = 0; row <= classes; ++row)
-            for (int64_t column = 0; column <= classes; ++column, ++cell) {
-                int64_t count = 0;
-                for (int64_t copy = 0; copy < copies_; ++copy) count += cell[copy * cells_];
-                const bool valid = row < classes && column < classes;
-                (valid ? counts[row * classes + column] : problem_.invalid[sample]) += count;
-            }
+        int64_t* counts = problem_.counts + sample * problem_.tables() * classes_ * classes_;
+        const uint32_t* table = table_.data();
+        for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
+            for (int64_t row = 0; row <= classes_; ++row)
+                for (int64_t column = 0; column <= classes_; ++column) {
+                    int64_t count = 0;
+                    for (int64_t copy = 0; copy < copies_; ++copy)
+                        count += table[copy * cells_ + row * columns_ + column];
+                    const bool valid = row < classes_ && column < classes_;
+                    (valid ? counts[row * classes_ + column] : problem_.invalid[sample]) += count;
+                }
+            counts += classes_ * classes_;
+            table += copies_ * cells_;
+        }
         std::fill(table_.begin(), table_.end(), 0);
     }
 
     const ConfusionProblem& problem_;
     std::mutex& mutex_;
+    int64_t classes_;
     int64_t columns_;
     int64_t cells_;
     int64_t copies_;
+    int64_t block_;
     std::vector<uint32_t> table_;
 };
 
@@ -130,26 +325,12 @@ class Worker {
 
 void count_confusion_cpu(const ConfusionProblem& problem, int threads) {
     const int64_t voxels = problem.samples * problem.voxels;
-    const int64_t shares = std::clamp<int64_t>(voxels / kVoxelsPerThread, 1, std::max(threads, 1));
+    const int64_t channels = problem.kind == Input::kLabels ? 1 : int64_t{problem.classes};
+    const int64_t shares =
+        std::clamp<int64_t>(voxels * channels / kElementsPerThread, 1, std::max(threads, 1));
     std::mutex mutex;
-    std::vector<Worker> workers(static_cast<size_t>(shares), Worker(problem, mutex));
-    const auto run = [&](int64_t share) {
-        const int64_t each = voxels / shares, rest = voxels % shares;
-        const int64_t first = share * each + std::min(share, rest);
-        workers[static_cast<size_t>(share)].run(first, first + each + (share < rest));
-    };
-    // Threads live for one call: a pool would not survive a fork.
-    std::vector<std::thread> running;
-    running.reserve(static_cast<size_t>(shares));
-    int64_t share = 1;
-    try {
-        for (; share < shares; ++share) running.emplace_back(run, share);
-    } catch (const std::system_error&) {
-        // No more threads to be had: this one does the rest.
-    }
-    run(0);
-    for (; share < shares; ++share) run(share);
-    for (std::thread& thread : running) thread.join();
+    for_each_share(voxels, shares,
+                   [&](int64_t, int64_t first, int64_t last) { Worker(problem, mutex).run(first, last); });
 }
 
 }  // namespace fastmed

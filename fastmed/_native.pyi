@@ -23,11 +23,31 @@ class Dtype(enum.Enum):
     FLOAT32 = ...
     FLOAT64 = ...
 
-class Labels:
-    def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_v: int) -> None: ...
-
 class Operand:
     def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_c: int, stride_v: int) -> None: ...
+
+class Input(enum.Enum):
+    LABELS = ...
+    SCORES = ...
+    MULTI_LABEL = ...
+
+class ConfusionProblem:
+    def __init__(
+        self,
+        *,
+        kind: Input,
+        input: Operand,
+        target: Operand,
+        mask: Operand | None,
+        samples: int,
+        voxels: int,
+        classes: int,
+        thresholds: int,
+        ignore_index: int | None,
+        pooled: bool,
+        counts: int,
+        invalid: int,
+    ) -> None: ...
 
 class Transform(enum.Enum):
     IDENTITY = ...
@@ -37,55 +57,24 @@ class Transform(enum.Enum):
 class Bins:
     def __init__(self, transform: Transform, count: int, low: float, high: float, scale: float) -> None: ...
 
-def confusion_counts_cpu(
-    prediction: Labels,
-    target: Labels,
-    samples: int,
-    voxels: int,
-    num_classes: int,
-    ignore_index: int | None,
-    counts: int,
-    invalid: int,
-    threads: int,
-) -> None: ...
-def score_histogram_cpu(
-    scores: Operand,
-    target: Operand,
-    mask: Operand | None,
-    samples: int,
-    tasks: int,
-    voxels: int,
-    bins: Bins,
-    counts: int,
-    invalid: int,
-    threads: int,
-) -> None: ...
+class HistogramProblem:
+    def __init__(
+        self,
+        *,
+        scores: Operand,
+        target: Operand,
+        mask: Operand | None,
+        samples: int,
+        tasks: int,
+        voxels: int,
+        bins: Bins,
+        counts: int,
+        invalid: int,
+    ) -> None: ...
+
+def confusion_counts_cpu(problem: ConfusionProblem, threads: int) -> None: ...
+def score_histogram_cpu(problem: HistogramProblem, threads: int) -> None: ...
 
 # Only where the extension was built with CUDA.
-def confusion_counts_cuda(
-    prediction: Labels,
-    target: Labels,
-    samples: int,
-    voxels: int,
-    num_classes: int,
-    ignore_index: int | None,
-    counts: int,
-    invalid: int,
-    device: int,
-    stream: int,
-) -> None: ...
-
-# Likewise.
-def score_histogram_cuda(
-    scores: Operand,
-    target: Operand,
-    mask: Operand | None,
-    samples: int,
-    tasks: int,
-    voxels: int,
-    bins: Bins,
-    counts: int,
-    invalid: int,
-    device: int,
-    stream: int,
-) -> None: ...
+def confusion_counts_cuda(problem: ConfusionProblem, device: int, stream: int) -> None: ...
+def score_histogram_cuda(problem: HistogramProblem, device: int, stream: int) -> None: ...

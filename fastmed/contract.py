@@ -154,6 +154,40 @@ class RegionInput(NamedTuple):
         return self.target.ndim == 3
 
 
+class CountInput(NamedTuple):
+    """The operands of a counting pass, in the one layout that backends see.
+
+    The input is a label map (N, V), or scores (N, C, V) whose largest gives the label: of equal ones that of the
+    lowest class, and the first NaN before any number. With a threshold every class is a task of its own.
+
+    Attributes:
+        input: labels (N, V) of an integer dtype, floating scores (N, C, V), or (N, C, V) of any dtype if there is a
+            threshold. Any strides.
+        target: labels (N, V) of an integer dtype; with a threshold (N, C, V) of any dtype: 0, 1, or NaN or -1 for a
+            missing label, which is not counted.
+        mask: bool of the target's shape, or None; where it is False nothing is counted.
+        num_classes: C.
+        threshold: float64 (C,), contiguous, or None. A voxel is positive where input > threshold; for a floating
+            input it is rounded to the input's dtype, for an integer one to the whole number below.
+        ignore_index: target value whose voxels are not counted, or None.
+        pooled: one table for all samples.
+    """
+
+    input: Tensor
+    target: Tensor
+    mask: Tensor | None
+    num_classes: int
+    threshold: Tensor | None = None
+    ignore_index: int | None = None
+    pooled: bool = False
+
+    @property
+    def counts_shape(self) -> tuple[int, ...]:
+        """Shape of the counts: (N, C, C), (N, C, 4) with a threshold, and without N if pooled."""
+        table = (self.num_classes, self.num_classes if self.threshold is None else 4)
+        return table if self.pooled else (self.target.shape[0], *table)
+
+
 class ScoreHistogram(NamedTuple):
     """Scores of T binary tasks, counted by label and bin. Fields but `edges` add over patches, batches and ranks.
 
@@ -272,10 +306,11 @@ class Backend(Protocol):
     def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
         """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`."""
 
-    def confusion_counts(
-        self, prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """Counts int64 (N, C, C), rows = target, of labels (N, V), and labels out of range, int64 (N,)."""
+    def confusion_counts(self, operands: CountInput) -> tuple[Tensor, Tensor]:
+        """Counts int64 of `counts_shape` and labels out of range, int64 (N,), or (1,) if pooled.
+
+        Rows are the target and columns the prediction; with a threshold they are tn, fp, fn and tp of each class.
+        """
 
     def score_histogram(self, operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
         """Counts int64 (T, 2, EXTRA_COLUMNS + bins) by label and column, and labels out of range, int64 (T,)."""

@@ -14,6 +14,7 @@ from .contract import (
     STATISTICS,
     Backend,
     Bins,
+    CountInput,
     LossWeights,
     RankStatistics,
     RatioLinear,
@@ -37,8 +38,8 @@ _library.define(
     "float[] loss, bool? validate, str backend) -> (Tensor, Tensor)"
 )
 _library.define(
-    "confusion_counts(Tensor prediction, Tensor target, int num_classes, int? ignore_index, bool? validate, "
-    "str backend) -> Tensor"
+    "confusion_counts(Tensor input, Tensor target, Tensor? mask, int num_classes, Tensor? threshold, "
+    "int? ignore_index, bool pooled, bool? validate, str backend) -> Tensor"
 )
 _library.define(
     "score_histogram(Tensor scores, Tensor target, Tensor? mask, str transform, int bins, float low, float high, "
@@ -81,9 +82,9 @@ def _is_reported(invalid: Tensor, validate: bool | None) -> bool:
     return looked_at and any(invalid.tolist())
 
 
-def _raise_out_of_range(count: int, num_classes: int, ignore_index: int | None) -> NoReturn:
+def _raise_out_of_range(argument: str, count: int, num_classes: int, ignore_index: int | None) -> NoReturn:
     extra = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-    raise ValueError(f"target: {count} labels are out of range, allowed are 0 to {num_classes - 1}{extra}")
+    raise ValueError(f"{argument}: {count} labels are out of range, allowed are 0 to {num_classes - 1}{extra}")
 
 
 def _raise_unknown(operands: RegionInput, count: int) -> NoReturn:
@@ -105,7 +106,7 @@ def _raise_invalid(operands: RegionInput, invalid: Tensor) -> NoReturn:
     count = int(invalid.sum())
     if operands.uncertain is not None:
         _raise_unknown(operands, count)
-    _raise_out_of_range(count, operands.input.shape[1], operands.ignore_index)
+    _raise_out_of_range("target", count, operands.input.shape[1], operands.ignore_index)
 
 
 def _as_table(tensor: Tensor) -> Tensor:
@@ -165,18 +166,23 @@ def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
     return (value, gradient) if value.dtype == gradient.dtype == dtype else (value.to(dtype), gradient.to(dtype))
 
 
-def _confusion_counts(
-    prediction: Tensor,
-    target: Tensor,
-    num_classes: int,
-    ignore_index: int | None,
-    validate: bool | None,
-    backend: str,
-) -> Tensor:
-    request = Request("confusion_counts", target.device.type, prediction.dtype, target.dtype, num_classes)
-    counts, invalid = dispatch.select(request, backend).confusion_counts(prediction, target, num_classes, ignore_index)
+def _raise_not_counted(operands: CountInput, count: int) -> NoReturn:
+    ignore_index = operands.ignore_index
+    if operands.threshold is not None:
+        extra = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
+        raise ValueError(f"target: {count} values are out of range, allowed are 0, 1, NaN and -1 (missing){extra}")
+    argument = "target" if operands.input.ndim == 3 else "input or target"
+    _raise_out_of_range(argument, count, operands.num_classes, ignore_index)
+
+
+def _confusion_counts(*arguments: Any) -> Tensor:
+    *fields, validate, backend = arguments
+    operands = CountInput(*fields)
+    input, target = operands.input, operands.target
+    request = Request("confusion_counts", input.device.type, input.dtype, target.dtype, operands.num_classes)
+    counts, invalid = dispatch.select(request, backend).confusion_counts(operands)
     if _is_reported(invalid, validate):
-        _raise_out_of_range(int(invalid.sum()), num_classes, ignore_index)
+        _raise_not_counted(operands, int(invalid.sum()))
     return counts
 
 
@@ -272,8 +278,9 @@ def _(input: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.register_fake("fastmed::confusion_counts")
-def _(prediction: Tensor, target: Tensor, num_classes: int, *_arguments: Any) -> Tensor:
-    return target.new_empty((target.shape[0], num_classes, num_classes), dtype=torch.int64)
+def _(*arguments: Any) -> Tensor:
+    operands = CountInput(*arguments[:-2])
+    return operands.target.new_empty(operands.counts_shape, dtype=torch.int64)
 
 
 @torch.library.register_fake("fastmed::score_histogram")

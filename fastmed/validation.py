@@ -6,16 +6,18 @@ Every message names the argument, its value and what is allowed.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .contract import RegionInput, Scored
+from .contract import CountInput, RegionInput, Scored
 from .labels import MissingPolicy, Smooth, uncertain_values
 
 ClassWeight = Tensor | Sequence[float] | float | None
+Threshold = Tensor | Sequence[float] | float
 BinaryWeight = ClassWeight | Literal["balanced"]
 
 ACTIVATIONS = ("softmax", "sigmoid", None)
@@ -230,6 +232,106 @@ def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tenso
 
 # One copy to a GPU for all calls of a training run, which do not wait for it.
 _cached_uncertain = functools.lru_cache(maxsize=64)(_uncertain)
+
+
+def _threshold(value: Threshold, input: Tensor) -> Tensor:
+    """Thresholds (C,) in float64, to compare with the input as it is."""
+    classes = input.shape[1]
+    if not isinstance(value, Tensor):
+        for number in value if isinstance(value, Sequence) else (value,):
+            if not math.isfinite(number):
+                raise ValueError(f"threshold: got {number!r}, allowed is a finite number")
+    threshold = torch.as_tensor(value, dtype=torch.float64, device=input.device).detach()
+    if threshold.ndim and threshold.shape != (classes,):
+        raise ValueError(f"threshold: got shape {tuple(threshold.shape)}, allowed is one number or {(classes,)}")
+    # torch compares a tensor with a number in the tensor's precision.
+    rounded = threshold.to(input.dtype).double() if input.is_floating_point() else threshold.floor()
+    return rounded.expand(classes).contiguous()
+
+
+def _one_of(argument: str, value: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises `ValueError` unless the tensor has one of the shapes."""
+    if tuple(value.shape) not in shapes:
+        raise ValueError(f"{argument}: got shape {tuple(value.shape)}, allowed is {' or '.join(map(str, shapes))}")
+
+
+def _scores_shape(input: Tensor, num_classes: int) -> tuple[int, list[int]]:
+    """Samples and spatial dimensions of scores (N, C, *spatial)."""
+    if input.ndim < 2 or input.shape[1] != num_classes:
+        raise ValueError(
+            f"input: got shape {tuple(input.shape)}, allowed is (N, {num_classes}, *spatial): a channel for each of "
+            "the num_classes classes"
+        )
+    samples, _, *spatial = input.shape
+    return samples, spatial
+
+
+def count_input(
+    input: Tensor,
+    target: Tensor,
+    num_classes: int,
+    *,
+    ignore_index: int | None,
+    mask: Tensor | None,
+    threshold: Threshold | None,
+    pool: str,
+) -> CountInput:
+    """The operands of a counting pass, checked and laid out as (N, V) and (N, C, V).
+
+    Raises:
+        TypeError: for a dtype that has no meaning here.
+        ValueError: for shapes or devices that do not belong together, or an option out of its range.
+    """
+    choice("pool", pool, POOLS)
+    fewest = 2 if threshold is None else 1
+    if num_classes < fewest:
+        raise ValueError(f"num_classes: got {num_classes}, allowed is {fewest} or more")
+    for name, tensor in (("input", input), ("target", target), ("mask", mask)):
+        if tensor is None:
+            continue
+        if tensor.device != input.device:
+            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}")
+        if tensor.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+            raise TypeError(f"{name}: got {tensor.dtype}, allowed are bool, integer and floating dtypes")
+    are_scores = threshold is not None or input.is_floating_point()
+    if are_scores:
+        samples, spatial = _scores_shape(input, num_classes)
+    elif input.ndim:
+        samples, *spatial = input.shape
+    else:
+        raise ValueError("input: got a single label, allowed is (N, *spatial)")
+    of_map, of_channel = (samples, *spatial), (samples, 1, *spatial)
+
+    if threshold is not None:
+        _one_of("target", target, [tuple(input.shape)])
+        target = voxels(target, 2)
+    else:
+        labels("target", target)
+        _one_of("target", target, [of_map, of_channel] if are_scores else [of_map])
+        target = voxels(target.squeeze(1) if target.ndim == len(of_channel) else target, 1)
+    if mask is not None:
+        _one_of("mask", mask, [of_map, of_channel] if threshold is None else [of_map, of_channel, tuple(input.shape)])
+        mask = mask if mask.dtype == torch.bool else mask != 0
+        if tuple(mask.shape) == of_map:
+            mask = mask.unsqueeze(1)
+        mask = voxels(mask, 2)
+        mask = mask.squeeze(1) if threshold is None else mask.expand(target.shape)
+    operands = CountInput(
+        voxels(input.detach(), 2 if are_scores else 1),
+        target,
+        mask,
+        num_classes,
+        None if threshold is None else _threshold(threshold, input),
+        ignore_index,
+        pool == "batch",
+    )
+    return _samples_as_voxels(operands) if operands.pooled and operands.target.shape[-1] == 1 else operands
+
+
+def _samples_as_voxels(operands: CountInput) -> CountInput:
+    """A table (N, C) to be pooled: its rows are the voxels of one sample."""
+    input, target, mask = (None if tensor is None else tensor.transpose(0, -1) for tensor in operands[:3])
+    return operands._replace(input=input, target=target, mask=mask)
 
 
 def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:

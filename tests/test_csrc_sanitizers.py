@@ -16,9 +16,19 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_counting_is_clean(tmp_path: Path, subject: str, sanitizers: str) -> None:
     program = tmp_path / f"test_{subject}"
-    flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-ffp-contract=off",
+        "-pthread",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-I{ROOT / 'csrc'}",
+    ]
     sources = [ROOT / f"tests/csrc/test_{subject}.cpp", ROOT / f"csrc/{subject}_cpu.cpp"]
     sanitize = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
-    subprocess.run(["g++", *flags, *sanitize, *sources, "-o", program], check=True)
+    subprocess.run(["g++", *flags, *warnings, *sanitize, *sources, "-o", program], check=True)
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

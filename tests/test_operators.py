@@ -30,7 +30,7 @@ def test_opcheck(activation: str, backend: str) -> None:
     gradient = torch.randn(8, n, c)
     detached = (input.detach(), *operands[1:])
     torch.library.opcheck(ops.region_sums_backward, (*detached, gradient, torch.rand(()), backend))
-    torch.library.opcheck(ops.confusion_counts, (target, target.flip(0), c, None, None, backend))
+    torch.library.opcheck(ops.confusion_counts, (target, target.flip(0), None, c, None, None, False, None, backend))
 
 
 @pytest.mark.parametrize("loss", [fastmed.DiceCELoss(), fastmed.DiceLoss(reduction="none")], ids=["fused", "open"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..contract import EXTRA_COLUMNS, Bins, Request, Scored
+from ..contract import EXTRA_COLUMNS, Bins, CountInput, Request, Scored
 
 _missing: str | None = None
 try:
@@ -62,32 +62,46 @@ def unsupported_reasons(request: Request) -> list[str]:
     return reasons
 
 
-def _labels(tensor: Tensor) -> _native.Labels:
-    return _native.Labels(tensor.data_ptr(), _DTYPES[tensor.dtype], *tensor.stride())
+def _operand(tensor: Tensor) -> _native.Operand:
+    """Any tensor (N, C, V), or (N, V) with all channels at one place."""
+    by_sample, *by_channel, by_voxel = tensor.stride()
+    return _native.Operand(tensor.data_ptr(), _DTYPES[tensor.dtype], by_sample, sum(by_channel), by_voxel)
 
 
-def confusion_counts(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
-) -> tuple[Tensor, Tensor]:
+def _kind(operands: CountInput) -> _native.Input:
+    if operands.threshold is not None:
+        return _native.Input.MULTI_LABEL
+    return _native.Input.SCORES if operands.input.ndim == 3 else _native.Input.LABELS
+
+
+def confusion_counts(operands: CountInput) -> tuple[Tensor, Tensor]:
     """See `Backend.confusion_counts`."""
-    samples, voxels = target.shape
+    input, target, mask, num_classes, threshold, ignore_index, pooled = operands
     device = target.device
-    counts = torch.zeros((samples, num_classes, num_classes), dtype=torch.int64, device=device)
-    invalid = torch.zeros(samples, dtype=torch.int64, device=device)
-    operands = (_labels(prediction), _labels(target), samples, voxels, num_classes, ignore_index)
-    outputs = (counts.data_ptr(), invalid.data_ptr())
+    counts = torch.zeros(operands.counts_shape, dtype=torch.int64, device=device)
+    invalid = torch.zeros(1 if pooled else target.shape[0], dtype=torch.int64, device=device)
+    problem = _native.ConfusionProblem(
+        kind=_kind(operands),
+        input=_operand(input),
+        target=_operand(target),
+        mask=None if mask is None else _operand(mask),
+        samples=target.shape[0],
+        voxels=target.shape[-1],
+        classes=num_classes,
+        thresholds=0 if threshold is None else threshold.data_ptr(),
+        ignore_index=ignore_index,
+        pooled=pooled,
+        counts=counts.data_ptr(),
+        invalid=invalid.data_ptr(),
+    )
     if device.type == "cpu":
-        _native.confusion_counts_cpu(*operands, *outputs, torch.get_num_threads())
+        _native.confusion_counts_cpu(problem, torch.get_num_threads())
     else:
         # The extension makes the device current in this thread; the guard restores the one before.
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device).cuda_stream
-            _native.confusion_counts_cuda(*operands, *outputs, target.get_device(), stream)
+            _native.confusion_counts_cuda(problem, target.get_device(), stream)
     return counts, invalid
-
-
-def _operand(tensor: Tensor) -> _native.Operand:
-    return _native.Operand(tensor.data_ptr(), _DTYPES[tensor.dtype], *tensor.stride())
 
 
 def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
@@ -97,22 +111,22 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
     device = scores.device
     counts = torch.zeros((tasks, 2, bins.number + EXTRA_COLUMNS), dtype=torch.int64, device=device)
     invalid = torch.zeros(tasks, dtype=torch.int64, device=device)
-    arguments = (
-        _operand(scores),
-        _operand(target),
-        None if mask is None else _operand(mask),
-        samples,
-        tasks,
-        voxels,
-        _native.Bins(_TRANSFORMS[bins.transform], bins.number, *bins.in_float32()),
-        counts.data_ptr(),
-        invalid.data_ptr(),
+    problem = _native.HistogramProblem(
+        scores=_operand(scores),
+        target=_operand(target),
+        mask=None if mask is None else _operand(mask),
+        samples=samples,
+        tasks=tasks,
+        voxels=voxels,
+        bins=_native.Bins(_TRANSFORMS[bins.transform], bins.number, *bins.in_float32()),
+        counts=counts.data_ptr(),
+        invalid=invalid.data_ptr(),
     )
     if device.type == "cpu":
-        _native.score_histogram_cpu(*arguments, torch.get_num_threads())
+        _native.score_histogram_cpu(problem, torch.get_num_threads())
     else:
         # As for `confusion_counts`: the guard restores the current device of this thread.
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device).cuda_stream
-            _native.score_histogram_cuda(*arguments, scores.get_device(), stream)
+            _native.score_histogram_cuda(problem, scores.get_device(), stream)
     return counts, invalid

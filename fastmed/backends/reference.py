@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from ..contract import (
     TP,
     WEIGHT,
     Bins,
+    CountInput,
     RegionInput,
     Request,
     Scored,
@@ -154,18 +156,39 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
     return torch.empty_like(operands.input).copy_(grad_input.masked_fill(removed, 0.0))
 
 
-def confusion_counts(
-    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
-) -> tuple[Tensor, Tensor]:
+def _rows_and_columns(operands: CountInput) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and column of each voxel in its table, and whether it is counted at all."""
+    input, target, mask, _, threshold, ignore_index = operands[:6]
+    kept = torch.ones_like(target, dtype=torch.bool) if mask is None else mask
+    if threshold is None:
+        rows = target.to(torch.int64)
+        columns = input.argmax(1) if input.ndim == 3 else input.to(torch.int64)
+    else:
+        # An unsigned label cannot be -1, and a large one stays out of range.
+        rows = target.to(threshold.dtype)
+        columns = (input.to(threshold.dtype) > threshold.view(1, -1, 1)).to(torch.int64)
+        kept = kept & ~rows.isnan() & (rows != -1)
+    return rows, columns, kept if ignore_index is None else kept & (rows != ignore_index)
+
+
+def confusion_counts(operands: CountInput) -> tuple[Tensor, Tensor]:
     """See `Backend.confusion_counts`."""
-    rows, columns = target.to(torch.int64), prediction.to(torch.int64)
-    valid = (rows >= 0) & (rows < num_classes) & (columns >= 0) & (columns < num_classes)
-    kept = torch.ones_like(valid) if ignore_index is None else rows != ignore_index
-    samples = torch.arange(rows.shape[0], device=rows.device).unsqueeze(1)
-    cell = (samples * num_classes + rows) * num_classes + columns
-    cells = rows.shape[0] * num_classes * num_classes
-    counts = torch.bincount(cell[valid & kept], minlength=cells)
-    return counts.view(-1, num_classes, num_classes), (kept & ~valid).sum(1)
+    rows, columns, kept = _rows_and_columns(operands)
+    size = operands.num_classes if operands.threshold is None else 2
+    labels = torch.arange(size, device=rows.device)
+    # Rows of a multi-label target may be fractions.
+    valid = torch.isin(rows, labels.to(rows.dtype)) & (columns >= 0) & (columns < size)
+    shape = operands.counts_shape
+    tables = torch.arange(math.prod(shape) // size**2, device=rows.device)
+    if operands.pooled:
+        tables = tables.view(1, -1, 1) if rows.ndim == 3 else tables.view(1, 1)
+    else:
+        tables = tables.view(rows.shape[0], -1, 1) if rows.ndim == 3 else tables.view(-1, 1)
+    counted = kept & valid
+    cells = (tables * size + rows.masked_fill(~counted, 0).to(torch.int64)) * size + columns
+    counts = torch.bincount(cells[counted], minlength=math.prod(shape)).view(shape)
+    invalid = (kept & ~valid).flatten(1).sum(1)
+    return counts, invalid.sum(0, keepdim=True) if operands.pooled else invalid
 
 
 class _Labelled(NamedTuple):
