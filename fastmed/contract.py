@@ -329,3 +329,11 @@ class FusedBackend(Protocol):
 
         Loss and gradient are those of `formulas.ratio_linear`, in the dtype that users see.
         """
+
+    def region_step(
+        self, operands: RegionInput, loss: RatioLinear, weights: LossWeights
+    ) -> tuple[Tensor, Tensor, int] | None:
+        """The loss, the gradient of the input, and how many labels are out of range.
+
+        None where two passes are as fast. A pooled table comes as it is, (N, C), and so does its gradient.
+        """

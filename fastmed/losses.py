@@ -42,7 +42,7 @@ class _RegionLoss(nn.Module):
             validation.missing_policy(options["missing"])
 
     def _arguments(self) -> dict[str, Any]:
-        return {**self._options, **dict(self.named_buffers())}
+        return {**self._options, **self._buffers}
 
     def extra_repr(self) -> str:
         """The options, as they were given."""

@@ -102,8 +102,7 @@ def _raise_unknown(operands: RegionInput, count: int) -> NoReturn:
     )
 
 
-def _raise_invalid(operands: RegionInput, invalid: Tensor) -> NoReturn:
-    count = int(invalid.sum())
+def _raise_invalid(operands: RegionInput, count: int) -> NoReturn:
     if operands.uncertain is not None:
         _raise_unknown(operands, count)
     _raise_out_of_range("target", count, operands.input.shape[1], operands.ignore_index)
@@ -116,12 +115,25 @@ def _as_table(tensor: Tensor) -> Tensor:
     return tensor.as_strided((1, columns, rows), (rows * by_row, by_column, by_row))
 
 
+def _as_volume(operands: RegionInput) -> RegionInput:
+    """The operands as kernels see them: the rows of a table (N, C) are the voxels of one sample."""
+    if operands.input.ndim > 2:
+        return operands
+    input, target, mask = operands[:3]
+    mask = mask if mask is None else _as_table(mask)
+    return operands._replace(input=_as_table(input), target=_as_table(target), mask=mask)
+
+
 def _operands(arguments: Sequence[Any]) -> RegionInput:
-    """The operands as backends see them: the rows of a table (N, C) are the voxels of one sample."""
-    input, target, mask, *options = arguments
-    if input.ndim == 2:
-        input, target, mask = _as_table(input), _as_table(target), None if mask is None else _as_table(mask)
-    return RegionInput(input, target, mask, *options)
+    return _as_volume(RegionInput(*arguments))
+
+
+def _of_table(gradient: Tensor, input: Tensor) -> Tensor:
+    """The gradient of an input in its shape, from that of the input as backends see it."""
+    if input.ndim == 3:
+        return gradient
+    _, by_column, by_row = gradient.stride()
+    return gradient.as_strided(input.shape, (by_row, by_column))
 
 
 _FIELDS = len(RegionInput._fields)
@@ -132,18 +144,14 @@ def _region_sums(*arguments: Any) -> Tensor:
     operands = _operands(fields)
     stacked, invalid = _select(operands, backend).region_sums(operands, nll)
     if _is_reported(invalid, validate):
-        _raise_invalid(operands, invalid)
+        _raise_invalid(operands, int(invalid.sum()))
     return stacked.to(sums_dtype(operands.input.dtype))
 
 
 def _region_sums_backward(*arguments: Any) -> Tensor:
     *fields, gradient, scale, backend = arguments
     operands = _operands(fields)
-    grad_input = _select(operands, backend).region_sums_backward(operands, gradient, scale)
-    if arguments[0].ndim == 3:
-        return grad_input
-    _, by_column, by_row = grad_input.stride()
-    return grad_input.as_strided(arguments[0].shape, (by_row, by_column))
+    return _of_table(_select(operands, backend).region_sums_backward(operands, gradient, scale), arguments[0])
 
 
 def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -161,7 +169,7 @@ def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
         value = formulas.ratio_linear(sums, loss, weights)
         gradient = formulas.ratio_linear_gradient(sums, loss, weights)
     if _is_reported(invalid, validate):
-        _raise_invalid(operands, invalid)
+        _raise_invalid(operands, int(invalid.sum()))
     dtype = sums_dtype(operands.input.dtype)
     return (value, gradient) if value.dtype == gradient.dtype == dtype else (value.to(dtype), gradient.to(dtype))
 
@@ -300,7 +308,7 @@ class _Below(NamedTuple):
     body: Callable[..., Any]
     keys: Any
 
-    def run(self, arguments: tuple[Any, ...]) -> Any:
+    def run(self, *arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             # A detour over the dispatcher costs more than the arithmetic on a small batch. It leads elsewhere than
             # to the body only under fake tensors, tracing, tensor subclasses and the like.
@@ -314,11 +322,11 @@ _DEVICES = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
 
 
 class _OnceDifferentiable(torch.autograd.Function):
-    """Runs the backward operator, and refuses to be differentiated in its turn."""
+    """Runs what computes a gradient, and refuses to be differentiated in its turn."""
 
     @staticmethod
-    def forward(ctx: Any, _input: Tensor, below: _Below, arguments: tuple[Any, ...]) -> Any:
-        return below.run(arguments)
+    def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return run(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *_by_output: Tensor) -> Any:
@@ -329,8 +337,8 @@ class _Differentiable(torch.autograd.Function):
     """Runs an operator; its backward pass is `region_sums_backward`."""
 
     @staticmethod
-    def forward(ctx: Any, _input: Tensor, below: _Below, arguments: tuple[Any, ...]) -> Any:
-        output = below.run(arguments)
+    def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        output = run(*arguments)
         input, target, mask, activation, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
         by_sums = None
         if isinstance(output, tuple):
@@ -348,6 +356,24 @@ class _Differentiable(torch.autograd.Function):
         return torch.ops.fastmed.region_sums_backward.default(*operands, *gradient, ctx.backend), None, None
 
 
+class _GradientAtHand(torch.autograd.Function):
+    """A loss whose gradient was computed along with it."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, value_and_gradient: tuple[Tensor, Tensor]) -> Tensor:
+        value, gradient = value_and_gradient
+        ctx.save_for_backward(input, gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, by_value: Tensor) -> tuple[Any, ...]:
+        input, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            by_input = _OnceDifferentiable.apply(input, torch.mul, (gradient, by_value))  # type: ignore[no-untyped-call]
+            return by_input, None
+        return gradient * by_value, None
+
+
 def _register_autograd(name: str, body: Callable[..., Any], function: type[torch.autograd.Function]) -> None:
     """What `torch.library.register_autograd` does, without rebuilding the schema once per argument on each call."""
     op = getattr(torch.ops.fastmed, name).default
@@ -355,8 +381,8 @@ def _register_autograd(name: str, body: Callable[..., Any], function: type[torch
     def run(keys: Any, *arguments: Any) -> Any:
         below = _Below(op, body, keys)
         if torch.is_grad_enabled() and arguments[0].requires_grad:
-            return function.apply(arguments[0], below, arguments)
-        return below.run(arguments)
+            return function.apply(arguments[0], below.run, arguments)
+        return below.run(*arguments)
 
     _library.impl(name, run, "Autograd", with_keyset=True)
 
@@ -364,3 +390,36 @@ def _register_autograd(name: str, body: Callable[..., Any], function: type[torch
 _register_autograd("region_sums", _region_sums, _Differentiable)
 _register_autograd("region_loss", _region_loss, _Differentiable)
 _register_autograd("region_sums_backward", _region_sums_backward, _OnceDifferentiable)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _is_undisturbed(input: Tensor) -> bool:
+    """Whether nothing looks at the operators that a tensor passes: no compiler, mode, transform, trace or subclass."""
+    if torch.compiler.is_compiling() or type(input) not in _PLAIN:
+        return False
+    return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)
+
+
+def region_sums(operands: RegionInput, nll: bool, validate: bool | None, backend: str) -> RegionSums:
+    """The sums of one pass; those of the nll are None unless asked for and defined."""
+    stacked = torch.ops.fastmed.region_sums(*operands, nll, validate, backend)
+    return unstack(stacked, operands.activation, nll)
+
+
+def region_loss(
+    operands: RegionInput, loss: RatioLinear, weights: LossWeights, validate: bool | None, backend: str
+) -> Tensor:
+    """The loss, a scalar. That of a small table comes with its gradient, and without a way over the dispatcher."""
+    input = operands.input
+    if input.ndim == 2 and input.requires_grad and torch.is_grad_enabled() and _is_undisturbed(input):
+        step = getattr(_select(operands, backend), "region_step", None)
+        done = step and step(operands, loss, weights)
+        if done:
+            value, gradient, invalid = done
+            if invalid and validate is not False:
+                _raise_invalid(_as_volume(operands), invalid)
+            return _GradientAtHand.apply(input, (value, gradient))  # type: ignore[no-any-return, no-untyped-call]
+    numbers = loss.numbers()
+    return torch.ops.fastmed.region_loss(*operands, *weights, numbers, validate, backend)[0]  # type: ignore[no-any-return]

@@ -30,6 +30,7 @@ _LABEL_DTYPES = frozenset(
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64}
 )
 _FLOAT_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+_NUMBER_DTYPES = _LABEL_DTYPES | _FLOAT_DTYPES
 
 
 def choice(argument: str, value: object, allowed: Sequence[object]) -> None:
@@ -86,6 +87,8 @@ def binary_weights(
     pos_weight: BinaryWeight, neg_weight: BinaryWeight, task_weight: ClassWeight, like: Tensor
 ) -> tuple[bool, bool, Tensor | None, Tensor | None]:
     """Whether positives and negatives take their weight from the batch, and the weight of each besides."""
+    if pos_weight is None and neg_weight is None and task_weight is None:
+        return False, False, None, None
     of_task = class_weights("task_weight", task_weight, like)
     balanced = []
     weights = []
@@ -108,7 +111,7 @@ def _mask(mask: Tensor, input: Tensor) -> Tensor:
         raise ValueError(
             f"mask: got shape {shape}, allowed are {(n, *spatial)}, {(n, 1, *spatial)}, {(n, c, *spatial)} and {(n, c)}"
         )
-    if mask.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+    if mask.dtype not in _NUMBER_DTYPES:
         raise TypeError(f"mask: got {mask.dtype}, allowed are bool, integer and floating dtypes")
     if mask.requires_grad:
         raise ValueError("mask: requires a gradient, but none flows to voxel weights; pass mask.detach()")
@@ -117,14 +120,14 @@ def _mask(mask: Tensor, input: Tensor) -> Tensor:
 
 def _target(target: Tensor, input: Tensor) -> Tensor:
     """Labels (N, *spatial), or a dense target of the input's shape."""
-    n, c, *spatial = input.shape
-    shape = tuple(target.shape)
     if target.requires_grad:
         raise ValueError("target: requires a gradient, but none flows to targets; pass target.detach()")
-    if target.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+    if target.dtype not in _NUMBER_DTYPES:
         raise TypeError(f"target: got {target.dtype}, allowed are bool, integer and floating dtypes")
-    if shape == tuple(input.shape):
+    if target.shape == input.shape:
         return target
+    n, c, *spatial = input.shape
+    shape = tuple(target.shape)
     if c == 1 and shape == (n, *spatial):
         return target.unsqueeze(1)
     is_label_map = shape in ((n, *spatial), (n, 1, *spatial))
@@ -155,11 +158,19 @@ def _checked(input: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor
 
 
 def _laid_out(
-    input: Tensor, target: Tensor, mask: Tensor | None, activation: str, ignore_index: int | None
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    activation: str,
+    ignore_index: int | None,
+    uncertain: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> RegionInput:
     dense = target.shape == input.shape
     mask = None if mask is None else voxels(mask, 2)
-    return RegionInput(voxels(input, 2), voxels(target, 2 if dense else 1), mask, activation, ignore_index)
+    options = (activation, ignore_index, uncertain, label_smoothing, gamma)
+    return RegionInput(voxels(input, 2), voxels(target, 2 if dense else 1), mask, *options)
 
 
 def region_input(
@@ -217,11 +228,8 @@ def binary_input(
         # What stands for a tensor while a compiler or a fake mode looks on must not outlive it.
         is_real = not torch.compiler.is_compiling() and type(input) in (Tensor, torch.nn.Parameter)
         uncertain = (_cached_uncertain if is_real else _uncertain)(policy, input.shape[1], input.device)
-    if pool_batch and input.ndim == 2:
-        operands = RegionInput(input, target, mask, "sigmoid", ignore_index)
-    else:
-        operands = _laid_out(input, target, mask, "sigmoid", ignore_index)
-    return operands._replace(uncertain=uncertain, label_smoothing=label_smoothing, gamma=gamma)
+    laid_out = RegionInput if pool_batch and input.ndim == 2 else _laid_out
+    return laid_out(input, target, mask, "sigmoid", ignore_index, uncertain, label_smoothing, gamma)
 
 
 def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tensor:
@@ -232,6 +240,36 @@ def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tenso
 
 # One copy to a GPU for all calls of a training run, which do not wait for it.
 _cached_uncertain = functools.lru_cache(maxsize=64)(_uncertain)
+
+
+def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
+    """Scores and binary labels of T tasks, checked: (N, T, V), or tables (N, T) as they are.
+
+    Raises:
+        TypeError: for a dtype that has no meaning here.
+        ValueError: for shapes or devices that do not belong together.
+    """
+    if scores.dtype not in _FLOAT_DTYPES:
+        raise TypeError(f"scores: got {scores.dtype}, allowed are float16, bfloat16, float32 and float64")
+    if target.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+        raise TypeError(f"target: got {target.dtype}, allowed are bool, integer and floating dtypes")
+    if scores.ndim < 2:
+        raise ValueError(f"scores: got shape {tuple(scores.shape)}, allowed is (N, T) or (N, T, *spatial)")
+    if target.shape != scores.shape:
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)}, allowed is that of the scores, {tuple(scores.shape)}"
+        )
+    for name, tensor in (("target", target), ("mask", mask)):
+        if tensor is not None and tensor.device != scores.device:
+            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the scores, {scores.device}")
+    if mask is not None:
+        if mask.dtype not in _LABEL_DTYPES:
+            raise TypeError(f"mask: got {mask.dtype}, allowed are bool and integer dtypes: a label counts or does not")
+        mask = _mask(mask, scores).to(torch.bool).expand(scores.shape)
+    scores, target = scores.detach(), target.detach()
+    if scores.ndim == 2:
+        return Scored(scores, target, mask)
+    return Scored(voxels(scores, 2), voxels(target, 2), None if mask is None else voxels(mask, 2))
 
 
 def _threshold(value: Threshold, input: Tensor) -> Tensor:
@@ -330,35 +368,6 @@ def count_input(
 
 def _samples_as_voxels(operands: CountInput) -> CountInput:
     """A table (N, C) to be pooled: its rows are the voxels of one sample."""
-    input, target, mask = (None if tensor is None else tensor.transpose(0, -1) for tensor in operands[:3])
-    return operands._replace(input=input, target=target, mask=mask)
-
-
-def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
-    """Scores and binary labels of T tasks, checked: (N, T, V), or tables (N, T) as they are.
-
-    Raises:
-        TypeError: for a dtype that has no meaning here.
-        ValueError: for shapes or devices that do not belong together.
-    """
-    if scores.dtype not in _FLOAT_DTYPES:
-        raise TypeError(f"scores: got {scores.dtype}, allowed are float16, bfloat16, float32 and float64")
-    if target.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
-        raise TypeError(f"target: got {target.dtype}, allowed are bool, integer and floating dtypes")
-    if scores.ndim < 2:
-        raise ValueError(f"scores: got shape {tuple(scores.shape)}, allowed is (N, T) or (N, T, *spatial)")
-    if target.shape != scores.shape:
-        raise ValueError(
-            f"target: got shape {tuple(target.shape)}, allowed is that of the scores, {tuple(scores.shape)}"
-        )
-    for name, tensor in (("target", target), ("mask", mask)):
-        if tensor is not None and tensor.device != scores.device:
-            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the scores, {scores.device}")
-    if mask is not None:
-        if mask.dtype not in _LABEL_DTYPES:
-            raise TypeError(f"mask: got {mask.dtype}, allowed are bool and integer dtypes: a label counts or does not")
-        mask = _mask(mask, scores).to(torch.bool).expand(scores.shape)
-    scores, target = scores.detach(), target.detach()
-    if scores.ndim == 2:
-        return Scored(scores, target, mask)
-    return Scored(voxels(scores, 2), voxels(target, 2), None if mask is None else voxels(mask, 2))
+    input, target, mask = operands[:3]
+    mask = mask if mask is None else mask.transpose(0, -1)
+    return operands._replace(input=input.transpose(0, -1), target=target.transpose(0, -1), mask=mask)

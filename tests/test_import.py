@@ -19,6 +19,12 @@ def test_import_brings_neither_triton_nor_numba() -> None:
     assert "fastmed._native" not in fresh(script).split()
 
 
+def test_metrics_bring_no_package_of_their_reports() -> None:
+    script = "import sys, fastmed.metrics.plots; print(*sys.modules)"
+    modules = {name.split(".")[0] for name in fresh(script).split()}
+    assert not modules & {"pandas", "rich", "matplotlib", "scipy", "torchmetrics"}
+
+
 @pytest.mark.parametrize("missing", ["numba", "triton", "fastmed._native"])
 def test_a_missing_backend_is_not_missed(missing: str) -> None:
     """Without the package, the next backend of the table serves, and the table says why."""

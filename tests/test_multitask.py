@@ -50,6 +50,49 @@ def loop_over_tasks(logits: Tensor, target: Tensor, task_weight: Tensor | None =
     return total
 
 
+def loss_of_total(logits: Tensor, target: Tensor) -> Tensor:
+    return multitask_bce_loss(
+        logits, target, pos_weight=3.0, gamma=1.5, reduction="sum", normalize="total", backend="numba"
+    )
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="Numba runs on the CPU")
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_one_call_and_two_passes_agree(layout: str) -> None:
+    """A small contiguous table gets its gradient along with the loss on this backend; no other table does."""
+    logits, target = table(700, 100)
+    parts = [part.detach() for part in logits.split(100)]
+    if layout == "transposed":
+        parts = [part.t().contiguous().t() for part in parts]
+    for part, labels in zip(parts, target.split(100), strict=True):
+        part.requires_grad_()
+        loss_of_total(part, labels).backward(torch.tensor(2.5))
+    loss_of_total(logits, target).backward()
+    assert logits.grad is not None
+    # Each part is a seventh of the labels, by whose number the loss is divided.
+    joined = torch.cat([part.grad for part in parts]) / (7.0 * 2.5)
+    largest = logits.grad.abs().max().item()
+    torch.testing.assert_close(joined, logits.grad, rtol=0, atol=1e-6 * largest)
+
+
+def test_a_small_table_is_differentiable_once(region_backend: str) -> None:
+    logits, target = table(6, 4)
+    (gradient,) = torch.autograd.grad(
+        multitask_bce_loss(logits, target, backend=region_backend), logits, create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        gradient.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_traced_table_is_no_constant() -> None:
+    """Tracing by example must see the operator, and not the numbers of the example."""
+    logits, target = table(6, 4)
+    traced = torch.jit.trace(lambda x: multitask_bce_loss(x, target), (logits,), check_trace=False)
+    other = table(6, 4)[0]
+    torch.testing.assert_close(traced(other), multitask_bce_loss(other, target))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_torch_with_weights(region_backend: str, shape: str) -> None:
     logits, target = table(*SHAPES[shape], missing=0.0)

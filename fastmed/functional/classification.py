@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import formulas, ops, validation
@@ -93,9 +92,8 @@ def multitask_bce_loss(
     )
     weights = LossWeights(None, pos, neg)
     if process_group is None and reduction != "none":
-        value: Tensor = torch.ops.fastmed.region_loss(*operands, *weights, loss.numbers(), validate, backend)[0]
-        return value
-    sums = ops.unstack(torch.ops.fastmed.region_sums(*operands, True, validate, backend), "sigmoid", True)
+        return ops.region_loss(operands, loss, weights, validate, backend)
+    sums = ops.region_sums(operands, True, validate, backend)
     if process_group is not None:
         sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
     per_task = formulas.nll_per_class(sums, loss, weights)

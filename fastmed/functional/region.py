@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import formulas, ops, validation
@@ -64,8 +63,7 @@ def region_sums(
         ([[0.0, 32.0]], [[32.0, 32.0]])
     """
     operands = validation.region_input(input, target, mask, activation, ignore_index)
-    stacked = torch.ops.fastmed.region_sums(*operands, nll, validate, backend)
-    return ops.unstack(stacked, operands.activation, nll)
+    return ops.region_sums(operands, nll, validate, backend)
 
 
 def region_loss(
@@ -80,10 +78,8 @@ def region_loss(
 ) -> Tensor:
     """A known loss: scalar and local ones in one fused operator, the others as a formula on the sums."""
     if process_group is None and reduction != "none":
-        value, _ = torch.ops.fastmed.region_loss(*operands, *weights, loss.numbers(), validate, backend)
-        return value  # type: ignore[no-any-return]
-    nll = loss.lambda_nll != 0
-    sums = ops.unstack(torch.ops.fastmed.region_sums(*operands, nll, validate, backend), operands.activation, nll)
+        return ops.region_loss(operands, loss, weights, validate, backend)
+    sums = ops.region_sums(operands, loss.lambda_nll != 0, validate, backend)
     if process_group is not None:
         sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
     if reduction != "none":

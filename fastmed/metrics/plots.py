@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..contract import ScoreHistogram
 from .functional import (
     Fourfold,
     Interval,
+    at_thresholds,
     figure_interval,
     ppv,
     prevalence,
     proportion_interval,
+    reliability_diagram,
     sensitivity,
     specificity,
 )
+from .functional.curves import by_score
 from .optional import require
 
 if TYPE_CHECKING:
@@ -75,13 +79,15 @@ def confusion_matrix(matrix: Tensor, names: Sequence[str] | None = None, *, axes
     return axes
 
 
-def roc(table: Fourfold, names: Sequence[str] | None = None, *, level: float = 0.95, axes: Axes | None = None) -> Axes:
+def roc(
+    histogram: ScoreHistogram, names: Sequence[str] | None = None, *, level: float = 0.95, axes: Axes | None = None
+) -> Axes:
     """Sensitivity over 1 - specificity, with the interval of the sensitivity at each threshold.
 
     The band is Wilson's interval for one threshold fixed beforehand, not for the whole curve at once.
 
     Args:
-        table: of each task at K thresholds, (T, K) or (K,), as `at_thresholds` makes from a histogram.
+        histogram: scores of T tasks, as `fastmed.functional.score_histogram` counts them.
         names: of the tasks, for the legend; None numbers them.
         level: probability that an interval is to cover the truth with, in (0, 1).
         axes: to draw on.
@@ -90,18 +96,20 @@ def roc(table: Fourfold, names: Sequence[str] | None = None, *, level: float = 0
         The axes.
 
     Raises:
-        ValueError: for another shape, another number of names, or a level outside (0, 1).
+        TypeError: for anything but a histogram.
+        ValueError: for another number of names, or a level outside (0, 1).
         ModuleNotFoundError: without matplotlib.
 
     Example:
         >>> import torch
-        >>> from fastmed.metrics import functional, plots
-        >>> histogram = torch.tensor([[30, 20, 10, 5], [1, 2, 5, 12]])  # negatives, positives by ascending score
-        >>> plots.roc(functional.at_thresholds(histogram), ["nodule"]).get_ylabel()
+        >>> from fastmed.functional import score_histogram
+        >>> from fastmed.metrics import plots
+        >>> histogram = score_histogram(torch.rand(50, 1), torch.randint(2, (50, 1)))
+        >>> plots.roc(histogram, ["nodule"]).get_ylabel()
         'sensitivity, with 95 % intervals'
     """
     axes = axes or _axes()
-    for index, (label, of_task) in enumerate(_tasks(table, names)):
+    for index, (label, of_task) in enumerate(_tasks(histogram, names)):
         _draw_band(
             axes,
             1.0 - specificity(of_task),
@@ -115,7 +123,7 @@ def roc(table: Fourfold, names: Sequence[str] | None = None, *, level: float = 0
 
 
 def precision_recall(
-    table: Fourfold, names: Sequence[str] | None = None, *, level: float = 0.95, axes: Axes | None = None
+    histogram: ScoreHistogram, names: Sequence[str] | None = None, *, level: float = 0.95, axes: Axes | None = None
 ) -> Axes:
     """PPV (precision) over sensitivity (recall), with the interval of the PPV at each threshold.
 
@@ -123,7 +131,7 @@ def precision_recall(
     fixed beforehand, not for the whole curve at once.
 
     Args:
-        table: of each task at K thresholds, (T, K) or (K,), as `at_thresholds` makes from a histogram.
+        histogram: scores of T tasks, as `fastmed.functional.score_histogram` counts them.
         names: of the tasks, for the legend; None numbers them.
         level: probability that an interval is to cover the truth with, in (0, 1).
         axes: to draw on.
@@ -132,26 +140,27 @@ def precision_recall(
         The axes.
 
     Raises:
-        ValueError: for another shape, another number of names, or a level outside (0, 1).
+        TypeError: for anything but a histogram.
+        ValueError: for another number of names, or a level outside (0, 1).
         ModuleNotFoundError: without matplotlib.
 
     Example:
         >>> import torch
-        >>> from fastmed.metrics import functional, plots
-        >>> histogram = torch.tensor([[30, 20, 10, 5], [1, 2, 5, 12]])  # negatives, positives by ascending score
-        >>> plots.precision_recall(functional.at_thresholds(histogram), ["nodule"]).get_xlabel()
+        >>> from fastmed.functional import score_histogram
+        >>> from fastmed.metrics import plots
+        >>> histogram = score_histogram(torch.rand(50, 1), torch.randint(2, (50, 1)))
+        >>> plots.precision_recall(histogram, ["nodule"]).get_xlabel()
         'sensitivity (recall)'
     """
     axes = axes or _axes()
-    for index, (label, of_task) in enumerate(_tasks(table, names)):
+    for index, (label, of_task) in enumerate(_tasks(histogram, names)):
         _draw_band(axes, sensitivity(of_task), ppv(of_task), figure_interval(ppv, of_task, level), index, label)
         axes.axhline(prevalence(of_task)[0].item(), **{**_GUIDE, "color": _colour(index)})
     return _unit_square(axes, "sensitivity (recall)", f"PPV (precision), with {100 * level:g} % intervals", "best")
 
 
 def reliability(
-    counts: Tensor,
-    edges: Tensor,
+    histogram: ScoreHistogram,
     names: Sequence[str] | None = None,
     *,
     bins: int = 10,
@@ -161,8 +170,7 @@ def reliability(
     """How often what is predicted with some probability is there, with Wilson's intervals (DeGroot and Fienberg, 1983).
 
     Args:
-        counts: (T, 2, K) or (2, K), negatives and positives by bins of ascending probability.
-        edges: (K + 1,), of those bins, from 0 to 1.
+        histogram: probabilities of T tasks, as `fastmed.functional.score_histogram` counts them.
         names: of the tasks, for the legend; None numbers them.
         bins: number of points a task, equal steps of probability; those without a case are left out.
         level: probability that an interval is to cover the truth with, in (0, 1).
@@ -172,36 +180,28 @@ def reliability(
         The axes.
 
     Raises:
-        ValueError: for other shapes, edges outside [0, 1], no bin, another number of names, or a level outside
+        TypeError: for anything but a histogram.
+        ValueError: for a histogram that reaches beyond 0 or 1, no bin, another number of names, or a level outside
             (0, 1).
         ModuleNotFoundError: without matplotlib.
 
     Example:
         >>> import torch
+        >>> from fastmed.functional import score_histogram
         >>> from fastmed.metrics import plots
-        >>> histogram = torch.tensor([[30, 20, 10, 5], [1, 5, 9, 22]])
-        >>> plots.reliability(histogram, torch.linspace(0, 1, 5), ["nodule"], bins=4).get_xlabel()
+        >>> histogram = score_histogram(torch.rand(50, 1), torch.randint(2, (50, 1)))
+        >>> plots.reliability(histogram, ["nodule"], bins=4).get_xlabel()
         'mean predicted probability'
     """
-    if counts.ndim not in (2, 3) or counts.shape[-2:] != (2, len(edges) - 1):
-        raise ValueError(f"counts: got shape {tuple(counts.shape)}, allowed is (T, 2, K), with {len(edges)} edges")
-    if not bool(((edges >= 0.0) & (edges <= 1.0)).all()):
-        raise ValueError(f"edges: got {edges[0].item():g} to {edges[-1].item():g}, allowed is within 0 to 1")
-    if bins < 1:
-        raise ValueError(f"bins: got {bins}, allowed is 1 or more")
-    tasks = counts.double().cpu().view(-1, *counts.shape[-2:])
-    centre = (edges[1:] + edges[:-1]).double().cpu() / 2.0
-    step = (centre * bins).long().clamp(max=bins - 1)
-    labels = _names(names, len(tasks), "task")
+    diagram = reliability_diagram(histogram, bins)
+    labels = _names(names, len(diagram.counts), "task")
     axes = axes or _axes()
-    for index, (label, task) in enumerate(zip(labels, tasks, strict=True)):
-        columns = torch.stack([task[1], task.sum(0), task.sum(0) * centre])
-        found, cases, predicted = columns.new_zeros(3, bins).index_add_(1, step, columns)
-        found, cases, predicted = (part[cases > 0] for part in (found, cases, predicted))
-        lower, upper = proportion_interval(found, cases, level)
-        observed = found / cases
+    for index, (label, *points) in enumerate(zip(labels, *diagram, strict=True)):
+        filled = points[2] > 0
+        predicted, observed, cases = (part[filled].cpu() for part in points)
+        lower, upper = proportion_interval((observed * cases).round(), cases, level)
         axes.errorbar(
-            (predicted / cases).numpy(),
+            predicted.numpy(),
             observed.numpy(),
             yerr=torch.stack([observed - lower, upper - observed]).clamp(min=0.0).numpy(),
             color=_colour(index),
@@ -230,13 +230,11 @@ def _names(names: Sequence[str] | None, number: int, kind: str) -> list[str]:
     return list(names)
 
 
-def _tasks(table: Fourfold, names: Sequence[str] | None) -> list[tuple[str, Fourfold]]:
-    """Name and thresholds (K,) of each task."""
-    if table.tn.ndim not in (1, 2):
-        raise ValueError(f"table: got fields of shape {tuple(table.tn.shape)}, allowed is (T, K) or (K,)")
-    fields = [field.cpu().view(-1, field.shape[-1]) for field in table]
-    labels = _names(names, len(fields[0]), "task")
-    return [(label, Fourfold(*parts)) for label, *parts in zip(labels, *fields, strict=True)]
+def _tasks(histogram: ScoreHistogram, names: Sequence[str] | None) -> list[tuple[str, Fourfold]]:
+    """Name of each task, and its tables at all thresholds."""
+    counts = by_score(histogram).cpu()
+    labels = _names(names, len(counts), "task")
+    return [(label, at_thresholds(of_task)) for label, of_task in zip(labels, counts, strict=True)]
 
 
 def _colour(index: int) -> str:

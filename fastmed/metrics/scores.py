@@ -86,12 +86,12 @@ class Scores:
         """One row a class, the interval below the figure; a dash is undefined."""
         box = require("rich.box", "A table of Scores", "reports")
         table: Table = require("rich.table", "A table of Scores", "reports").Table(
-            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
         )
         escape = require("rich.markup", "A table of Scores", "reports").escape
         if self.intervals:
             table.title, table.title_justify = f"with {self.level * 100:g} % confidence intervals", "left"
-        table.add_column("")
+        table.add_column("", overflow="fold")
         for figure in self.values:
             table.add_column(escape(figure), justify="right")
         for index, name in enumerate(self.names):
@@ -105,4 +105,4 @@ class Scores:
         if figure not in self.intervals:
             return f"{value:.3f}"
         lower, upper = (limit[index].item() for limit in self.intervals[figure])
-        return f"{value:.3f}\n{lower:.3f} to {upper:.3f}"
+        return f"{value:.3f}\n{lower:.3f} to\n{upper:.3f}"

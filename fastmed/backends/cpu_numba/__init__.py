@@ -21,6 +21,7 @@ __all__ = [
     "confusion_counts",
     "rank_statistics",
     "region_loss",
+    "region_step",
     "region_sums",
     "region_sums_backward",
     "score_histogram",
@@ -64,6 +65,17 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
     arrays = finalise.arrays(weights, operands.activation, stacked.shape[2])
     finalise.ratio_linear(stacked, finalise.numbers(loss), *arrays, value, gradient)
     return torch.from_numpy(value), torch.from_numpy(gradient), invalid
+
+
+def region_step(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, int] | None:
+    """See `FusedBackend.region_step`."""
+    if not launch.has_table_step(operands):
+        return None
+    gradient = torch.empty_like(operands.input)
+    of_loss = (finalise.numbers(loss), *finalise.arrays(weights, operands.activation, operands.input.shape[1]))
+    nll, region = loss.lambda_nll != 0, loss.lambda_ratio != 0
+    value, invalid = launch.table_step(operands, of_loss, gradient, nll=nll, region=region)
+    return torch.scalar_tensor(value, dtype=torch.float32), gradient, invalid
 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:

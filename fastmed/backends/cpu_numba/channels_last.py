@@ -1,12 +1,11 @@
 """The sigmoid where the classes of a voxel are neighbours in memory: tables (N, T), and channels-last volumes.
 
-A tile is a run of voxels with all their classes, in the order of the memory. What differs between classes, sums and
-coefficients, repeats with a period of one or more voxels, chosen so that loops over it fill vector registers.
+A tile is a run of whole voxels with all their classes, in the order of the memory. What differs between classes, sums
+and coefficients, is laid out as a tile as well, so that every loop runs over plain vectors.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -29,17 +28,18 @@ from .tiles import (
     remove,
     remove_value,
     removes,
+    replace_uncertain,
     unpack,
     unpack_gradient,
 )
-from .vector_math import elementwise, exp_non_positive, log1p_unit, reduction
+from .vector_math import elementwise, exp_non_positive, log1p_unit
 
 # Elements of one work item: enough that its sums of each class are small beside them.
 _CHUNK = 1 << 16
-# Elements of a period that fill unrolled vector loops.
-_VECTORS = 32
-# Tiles that are summed in float32 before they join the sums in float64: some forty terms for each element of a period.
-_TILES_PER_FOLD = 8
+# Tiles that are summed in float32 before they join the sums in float64.
+_TILES_PER_FOLD = 32
+# A tile of a multiple of so many voxels leaves no rest after the last vector.
+_VECTOR = 8
 
 _F = np.float32
 
@@ -50,17 +50,9 @@ def applies(classes: int, strides: tuple[int, ...]) -> bool:
 
 
 @compiled
-def _period(classes: int) -> int:
-    """Voxels of a period."""
-    if classes >= 2 * _VECTORS:
-        return 1
-    return _VECTORS // math.gcd(_VECTORS, classes)
-
-
-@compiled
 def _voxels_per_tile(classes: int) -> int:
-    period = _period(classes)
-    return int(period * max(TILE // (period * classes), 1))
+    voxels = TILE // classes
+    return int(voxels - voxels % _VECTOR if voxels >= _VECTOR else max(voxels, 1))
 
 
 def voxels_per_chunk(classes: int) -> int:
@@ -93,31 +85,11 @@ def _store_rows(tile: Any, destination: Any, classes: int, n: int, v: int) -> No
             store(values, destination.memory, destination.kind, start + row * destination.voxel, destination.channel)
 
 
-@reduction
-def _replace_uncertain(x: Any, target: Any, weight: Any, uncertain: Any) -> Any:
-    """As `tiles.replace_uncertain`, with a value for each element of the period, and all that is removed zeroed."""
-    invalid = _F(0.0)
-    for start in range(0, x.size, uncertain.size):
-        stop = start + uncertain.size
-        logits, g, w = x[start:stop], target[start:stop], weight[start:stop]
-        for i in range(logits.size):
-            # Read before anything is chosen: a load in a branch would have to be masked.
-            logit, label, mask, policy = logits[i], g[i], w[i], uncertain[i]
-            value = policy if label == _F(-1.0) else label
-            kept = mask if value == value else _F(0.0)
-            unknown = _F(1.0) if (value < _F(0.0)) | (value > _F(1.0)) else _F(0.0)
-            invalid += unknown if kept != _F(0.0) else _F(0.0)
-            w[i] = kept
-            g[i] = value if kept != _F(0.0) else _F(0.0)
-            logits[i] = logit if kept != _F(0.0) else _F(0.0)
-    return invalid
-
-
 @compiled
 def _load(
     x: Any, g: Any, w: Any, input: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int
 ) -> Any:
-    """Fills the tiles of logits, target and weights; returns targets out of range."""
+    """Fills the tiles of logits, target and weights, the target 0 where removed; returns targets out of range."""
     invalid = _F(0.0)
     _load_rows(x, input, classes, n, v)
     _load_rows(g, target.values, classes, n, v)
@@ -128,72 +100,91 @@ def _load(
     if target.has_ignore:
         remove_value(g, w, _F(target.ignore_index))
     if target.has_uncertain:
-        invalid = _replace_uncertain(x, g, w, uncertain)
+        invalid = replace_uncertain(g, w, uncertain)
     elif removes(target, mask):
-        remove(x, w)
         remove(g, w)
     return invalid
 
 
 @compiled
-def _repeat(values: Any, period: Any) -> None:
-    """Fills a period with the values of the classes."""
-    for start in range(0, period.size, values.size):
+def _repeat(values: Any, tile: Any) -> None:
+    """Fills a tile with the values of the classes."""
+    for start in range(0, tile.size, values.size):
         for c in range(values.size):
-            period[start + c] = values[c]
+            tile[start + c] = values[c]
 
 
 @elementwise
-def _nll(x: Any, target: Any, weight: Any, smoothing: Any, pos: Any, neg: Any) -> None:
-    """The weighted nll of each element, of positives and of negatives."""
+def _add_nll(x: Any, target: Any, weight: Any, smoothing: Any, pos: Any, neg: Any) -> None:
+    """Adds the weighted nll of each element, of positives and of negatives; a removed one may hold any logit."""
     for i in range(x.size):
-        log_sum = log1p_unit(exp_non_positive(-abs(x[i])))
-        smoothed = weight[i] * (target[i] + smoothing * (_F(0.5) - target[i]))
-        pos[i] = smoothed * softplus(-x[i], log_sum)
-        neg[i] = (weight[i] - smoothed) * softplus(x[i], log_sum)
+        logit, w = x[i], weight[i]
+        log_sum = log1p_unit(exp_non_positive(-abs(logit)))
+        smoothed = w * (target[i] + smoothing * (_F(0.5) - target[i]))
+        of_pos = smoothed * softplus(-logit, log_sum)
+        of_neg = (w - smoothed) * softplus(logit, log_sum)
+        pos[i] += of_pos if w != _F(0.0) else _F(0.0)
+        neg[i] += of_neg if w != _F(0.0) else _F(0.0)
 
 
 @elementwise
-def _focal_nll(x: Any, target: Any, weight: Any, smoothing: Any, gamma: Any, pos: Any, neg: Any) -> None:
+def _add_focal_nll(x: Any, target: Any, weight: Any, smoothing: Any, gamma: Any, pos: Any, neg: Any) -> None:
+    """As `_add_nll`, of the focal nll."""
     for i in range(x.size):
-        t = exp_non_positive(-abs(x[i]))
-        smoothed = weight[i] * (target[i] + smoothing * (_F(0.5) - target[i]))
-        pos[i] = smoothed * focal_nll(x[i], t, gamma)
-        neg[i] = (weight[i] - smoothed) * focal_nll(-x[i], t, gamma)
+        logit, w = x[i], weight[i]
+        t = exp_non_positive(-abs(logit))
+        smoothed = w * (target[i] + smoothing * (_F(0.5) - target[i]))
+        of_pos = smoothed * focal_nll(logit, t, gamma)
+        of_neg = (w - smoothed) * focal_nll(-logit, t, gamma)
+        pos[i] += of_pos if w != _F(0.0) else _F(0.0)
+        neg[i] += of_neg if w != _F(0.0) else _F(0.0)
 
 
 @elementwise
 def _probabilities(x: Any, weight: Any, p: Any, weighted: Any) -> None:
+    """The probability of each element and its weighted self, both 0 where removed."""
     for i in range(x.size):
-        p[i] = sigmoid(x[i], exp_non_positive(-abs(x[i])))
-        weighted[i] = weight[i] * p[i]
+        w = weight[i]
+        probability = sigmoid(x[i], exp_non_positive(-abs(x[i])))
+        p[i] = probability if w != _F(0.0) else _F(0.0)
+        weighted[i] = w * probability if w != _F(0.0) else _F(0.0)
 
 
-@reduction
-def _add(values: Any, period: Any) -> None:
-    for start in range(0, values.size, period.size):
-        run = values[start : start + period.size]
-        for i in range(run.size):
-            period[i] += run[i]
+@elementwise
+def _add(values: Any, sums: Any) -> None:
+    for i in range(values.size):
+        sums[i] += values[i]
 
 
-@reduction
-def _add_products(a: Any, b: Any, period: Any) -> None:
-    for start in range(0, a.size, period.size):
-        run, other = a[start : start + period.size], b[start : start + period.size]
-        for i in range(run.size):
-            period[i] += run[i] * other[i]
+@elementwise
+def _add_products(a: Any, b: Any, sums: Any) -> None:
+    for i in range(a.size):
+        sums[i] += a[i] * b[i]
 
 
 @compiled
-def _fold(periods: Any, sums: Any) -> None:
-    """Adds the sums of a tile over its periods to those of the classes, (statistics, C), and clears them."""
+def _is_summed(s: int, nll: Any, region: Any) -> Any:
+    """Whether a statistic was asked for."""
+    return region or s in (TARGET, WEIGHT) or (nll and s in (NLL_POS, NLL_NEG))
+
+
+@compiled
+def _clear(tile_sums: Any, nll: Any, region: Any) -> None:
+    for s in range(tile_sums.shape[0]):
+        if _is_summed(s, nll, region):
+            tile_sums[s] = _F(0.0)
+
+
+@compiled
+def _fold(tile_sums: Any, sums: Any, nll: Any, region: Any) -> None:
+    """Adds the sums of each element of a tile to those of the classes, (statistics, C), and clears them."""
     classes = sums.shape[1]
-    for s in range(periods.shape[0]):
-        for start in range(0, periods.shape[1], classes):
-            for c in range(classes):
-                sums[s, c] += periods[s, start + c]
-    periods[:] = _F(0.0)
+    for s in range(tile_sums.shape[0]):
+        if _is_summed(s, nll, region):
+            for start in range(0, tile_sums.shape[1], classes):
+                for c in range(classes):
+                    sums[s, c] += tile_sums[s, start + c]
+    _clear(tile_sums, nll, region)
 
 
 @compiled
@@ -212,41 +203,39 @@ def _chunk_sums(
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     _, classes, chunks, statistics = partials.shape
     n, chunk = item // chunks, item % chunks
-    step = _voxels_per_tile(classes)
-    tiles = np.empty((5, step * classes), np.float32)
-    periods = np.zeros((INVALID, _period(classes) * classes), np.float32)
-    uncertain = np.empty(periods.shape[1], np.float32)
+    step = min(_voxels_per_tile(classes), voxels)
+    elements = step * classes
+    tiles, uncertain = np.empty((5, elements), np.float32), np.empty(elements, np.float32)
     if target.has_uncertain:
         _repeat(target.uncertain, uncertain)
-    sums = np.zeros((statistics, classes))
+    tile_sums, sums = np.empty((INVALID, elements), np.float32), np.zeros((statistics, classes))
+    _clear(tile_sums, nll, region)
     waiting = 0
     per_chunk = -(-voxels // (chunks * step)) * step
     for v in range(chunk * per_chunk, min((chunk + 1) * per_chunk, voxels), step):
         size = min(step, voxels - v) * classes
         x, g, w, a, b = tiles[0, :size], tiles[1, :size], tiles[2, :size], tiles[3, :size], tiles[4, :size]
         sums[INVALID, 0] += _load(x, g, w, input, target, mask, uncertain, classes, n, v)
-        _add_products(w, g, periods[TARGET])
-        _add(w, periods[WEIGHT])
+        _add_products(w, g, tile_sums[TARGET])
+        _add(w, tile_sums[WEIGHT])
         if nll:
             if gamma == _F(0.0):
-                _nll(x, g, w, smoothing, a, b)
+                _add_nll(x, g, w, smoothing, tile_sums[NLL_POS], tile_sums[NLL_NEG])
             else:
-                _focal_nll(x, g, w, smoothing, gamma, a, b)
-            _add(a, periods[NLL_POS])
-            _add(b, periods[NLL_NEG])
+                _add_focal_nll(x, g, w, smoothing, gamma, tile_sums[NLL_POS], tile_sums[NLL_NEG])
         if region:
             _probabilities(x, w, a, b)
-            _add(b, periods[PRED])
-            _add_products(a, b, periods[PRED_SQ])
-            _add_products(b, g, periods[TP])
+            _add(b, tile_sums[PRED])
+            _add_products(a, b, tile_sums[PRED_SQ])
+            _add_products(b, g, tile_sums[TP])
             for i in range(size):
                 a[i] = w[i] * g[i]
-            _add_products(a, g, periods[TARGET_SQ])
+            _add_products(a, g, tile_sums[TARGET_SQ])
         waiting += 1
         if waiting == _TILES_PER_FOLD:
-            _fold(periods, sums)
+            _fold(tile_sums, sums, nll, region)
             waiting = 0
-    _fold(periods, sums)
+    _fold(tile_sums, sums, nll, region)
     for c in range(classes):
         for s in range(statistics):
             partials[n, c, chunk, s] = sums[s, c]
@@ -254,15 +243,13 @@ def _chunk_sums(
 
 @elementwise
 def _nll_gradient(x: Any, target: Any, weight: Any, smoothing: Any, by_pos: Any, by_neg: Any, gradient: Any) -> None:
-    """`w (a_pos s (p-1) + a_neg (1-s) p)` of a tile."""
-    for start in range(0, x.size, by_pos.size):
-        stop = start + by_pos.size
-        logits, g, w, out = x[start:stop], target[start:stop], weight[start:stop], gradient[start:stop]
-        for i in range(logits.size):
-            t = exp_non_positive(-abs(logits[i]))
-            smoothed = g[i] + smoothing * (_F(0.5) - g[i])
-            pos = by_pos[i] * smoothed * sigmoid(-logits[i], t)
-            out[i] = w[i] * (by_neg[i] * (_F(1.0) - smoothed) * sigmoid(logits[i], t) - pos)
+    """`w (a_pos s (p-1) + a_neg (1-s) p)` of a tile, 0 where removed."""
+    for i in range(x.size):
+        t = exp_non_positive(-abs(x[i]))
+        smoothed = target[i] + smoothing * (_F(0.5) - target[i])
+        w, pos = weight[i], by_pos[i] * smoothed * sigmoid(-x[i], t)
+        value = w * (by_neg[i] * (_F(1.0) - smoothed) * sigmoid(x[i], t) - pos)
+        gradient[i] = value if w != _F(0.0) else _F(0.0)
 
 
 @elementwise
@@ -270,14 +257,12 @@ def _focal_gradient(
     x: Any, target: Any, weight: Any, smoothing: Any, gamma: Any, by_pos: Any, by_neg: Any, gradient: Any
 ) -> None:
     """As `_nll_gradient`, of the focal nll."""
-    for start in range(0, x.size, by_pos.size):
-        stop = start + by_pos.size
-        logits, g, w, out = x[start:stop], target[start:stop], weight[start:stop], gradient[start:stop]
-        for i in range(logits.size):
-            t = exp_non_positive(-abs(logits[i]))
-            smoothed = g[i] + smoothing * (_F(0.5) - g[i])
-            pos = by_pos[i] * smoothed * focal_slope(logits[i], t, gamma)
-            out[i] = w[i] * (pos - by_neg[i] * (_F(1.0) - smoothed) * focal_slope(-logits[i], t, gamma))
+    for i in range(x.size):
+        t = exp_non_positive(-abs(x[i]))
+        smoothed = target[i] + smoothing * (_F(0.5) - target[i])
+        w, pos = weight[i], by_pos[i] * smoothed * focal_slope(x[i], t, gamma)
+        value = w * (pos - by_neg[i] * (_F(1.0) - smoothed) * focal_slope(-x[i], t, gamma))
+        gradient[i] = value if w != _F(0.0) else _F(0.0)
 
 
 @elementwise
@@ -285,14 +270,13 @@ def _add_overlap_gradient(
     x: Any, target: Any, weight: Any, by_tp: Any, by_pred: Any, by_sq: Any, gradient: Any
 ) -> None:
     """Adds `w p (1-p) (a_tp g + a_pred + 2 a_sq p)` of a tile."""
-    for start in range(0, x.size, by_tp.size):
-        stop = start + by_tp.size
-        logits, g, w, out = x[start:stop], target[start:stop], weight[start:stop], gradient[start:stop]
-        for i in range(logits.size):
-            t = exp_non_positive(-abs(logits[i]))
-            p = sigmoid(logits[i], t)
-            by_p = by_tp[i] * g[i] + by_pred[i] + _F(2.0) * by_sq[i] * p
-            out[i] += w[i] * p * sigmoid(-logits[i], t) * by_p
+    for i in range(x.size):
+        t = exp_non_positive(-abs(x[i]))
+        p = sigmoid(x[i], t)
+        by_p = by_tp[i] * target[i] + by_pred[i] + _F(2.0) * by_sq[i] * p
+        w = weight[i]
+        value = w * p * sigmoid(-x[i], t) * by_p
+        gradient[i] += value if w != _F(0.0) else _F(0.0)
 
 
 @compiled
@@ -312,16 +296,16 @@ def _chunk_gradient(
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     statistics, _, classes = by.shape
     n, chunk = item // chunks, item % chunks
-    step = _voxels_per_tile(classes)
-    tiles = np.empty((4, step * classes), np.float32)
-    period = _period(classes) * classes
-    by_period, uncertain = np.empty((statistics, period), np.float32), np.empty(period, np.float32)
-    overlaps = False
-    for s in range(statistics):
-        _repeat(by[s, n], by_period[s])
+    step = min(_voxels_per_tile(classes), voxels)
+    elements = step * classes
+    tiles, uncertain = np.empty((4, elements), np.float32), np.empty(elements, np.float32)
+    of_class, overlaps = np.empty((statistics, elements), np.float32), False
     for s in (TP, PRED, PRED_SQ):
         for c in range(classes):
             overlaps = overlaps or by[s, n, c] != _F(0.0)
+    for s in range(statistics):
+        if overlaps or s in (NLL_POS, NLL_NEG):
+            _repeat(by[s, n], of_class[s])
     if target.has_uncertain:
         _repeat(target.uncertain, uncertain)
     per_chunk = -(-voxels // (chunks * step)) * step
@@ -330,13 +314,11 @@ def _chunk_gradient(
         x, g, w, dx = tiles[0, :size], tiles[1, :size], tiles[2, :size], tiles[3, :size]
         _load(x, g, w, input, target, mask, uncertain, classes, n, v)
         if gamma == _F(0.0):
-            _nll_gradient(x, g, w, smoothing, by_period[NLL_POS], by_period[NLL_NEG], dx)
+            _nll_gradient(x, g, w, smoothing, of_class[NLL_POS], of_class[NLL_NEG], dx)
         else:
-            _focal_gradient(x, g, w, smoothing, gamma, by_period[NLL_POS], by_period[NLL_NEG], dx)
+            _focal_gradient(x, g, w, smoothing, gamma, of_class[NLL_POS], of_class[NLL_NEG], dx)
         if overlaps:
-            _add_overlap_gradient(x, g, w, by_period[TP], by_period[PRED], by_period[PRED_SQ], dx)
-        if removes(target, mask):
-            remove(dx, w)
+            _add_overlap_gradient(x, g, w, of_class[TP], of_class[PRED], of_class[PRED_SQ], dx)
         _store_rows(dx, gradient, classes, n, v)
 
 

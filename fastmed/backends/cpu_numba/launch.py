@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from ...contract import STATISTICS, RegionInput
-from . import channels_last, pointwise, softmax, threads
+from . import channels_last, pointwise, softmax, step, threads
 from .memory import ELEMENTS, kind, span
-from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK
+from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK, UNCERTAIN
 
-_Operand = tuple[torch.Size, tuple[int, ...], torch.dtype] | None
+_Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
+
+
+_ADDRESSES = [INPUT, TARGET, MASK, UNCERTAIN, GRADIENT]
 
 
 class Plan(NamedTuple):
@@ -34,6 +37,14 @@ def _operand(tensor: Tensor | None) -> _Operand:
     return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
 
 
+def _table_operand(tensor: Tensor | None) -> _Operand:
+    """A table (N, C) as the one volume (1, C, N) that it is to the kernels."""
+    if tensor is None:
+        return None
+    (rows, columns), (by_row, by_column) = tensor.shape, tensor.stride()
+    return (1, columns, rows), (0, by_column, by_row), tensor.dtype
+
+
 def _describe(operand: _Operand) -> tuple[int, ...]:
     """Room for the address, then span, kind and strides of an operand (N, C, V), or (N, V) without channels."""
     if operand is None:
@@ -47,7 +58,7 @@ def _describe(operand: _Operand) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=4096)
 def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | None, flags: tuple[bool, ...]) -> Plan:
     input, target, mask, _ = operands
-    nll, region, has_uncertain = flags
+    nll, region = flags
     assert input is not None
     assert target is not None
     samples, classes, voxels = input[0]
@@ -63,7 +74,8 @@ def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | N
     numbers = (
         *(voxels, chunks, activation == "sigmoid", nll, region),
         *(number for operand in operands for number in _describe(operand)),
-        *(dense, ignore_index is not None, ignore_index or 0, mask is not None, has_uncertain),
+        *(0, classes),
+        *(dense, ignore_index is not None, ignore_index or 0, mask is not None),
     )
     dtypes = (input[2], target[2], torch.uint8 if mask is None else mask[2], input[2])
     return Plan(
@@ -76,15 +88,8 @@ def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | N
 
 
 @functools.lru_cache(maxsize=256)
-def _no_uncertain(label_smoothing: float, gamma: float) -> Any:
+def _numbers(label_smoothing: float, gamma: float) -> Any:
     return np.array((label_smoothing, gamma), dtype=np.float32)
-
-
-def _numbers(operands: RegionInput) -> Any:
-    """What kernels take as floating numbers."""
-    numbers = _no_uncertain(operands.label_smoothing, operands.gamma)
-    uncertain = operands.uncertain
-    return numbers if uncertain is None else np.concatenate((numbers, uncertain.numpy()))
 
 
 def _run(serial: Any, parallel: Any, elements: int, arguments: tuple[Any, ...]) -> None:
@@ -96,29 +101,63 @@ def _run(serial: Any, parallel: Any, elements: int, arguments: tuple[Any, ...]) 
             parallel(*arguments)
 
 
+def _addresses(operands: RegionInput, gradient: Tensor | None) -> tuple[int, ...]:
+    """Of input, target, mask, the values of uncertain labels, and the gradient; 0 for what there is none of."""
+    input, target, mask, uncertain = operands.input, operands.target, operands.mask, operands.uncertain
+    return (
+        input.data_ptr(),
+        target.data_ptr(),
+        0 if mask is None else mask.data_ptr(),
+        0 if uncertain is None else uncertain.data_ptr(),
+        0 if gradient is None else gradient.data_ptr(),
+    )
+
+
+def _operands(plan: Plan, operands: RegionInput, gradient: Tensor | None = None) -> tuple[Any, ...]:
+    """What every kernel takes first."""
+    layout = plan.layout.copy()
+    layout[_ADDRESSES] = _addresses(operands, gradient)
+    return *plan.types, layout, _numbers(operands.label_smoothing, operands.gamma)
+
+
+def _plan_of(
+    operands: RegionInput, nll: bool, region: bool, gradient: Tensor | None = None, describe: Any = _operand
+) -> Plan:
+    input, target, mask, activation, ignore_index = operands[:5]
+    described = (describe(input), describe(target), describe(mask), describe(gradient))
+    return _plan(described, activation, ignore_index, (nll, region))
+
+
 def partial_sums(operands: RegionInput, *, nll: bool, region: bool) -> Any:
     """Partial sums (N, C, chunks, statistics), with one more column for targets out of range."""
-    input, target, mask, activation, ignore_index, uncertain = operands[:6]
-    described = (_operand(input), _operand(target), _operand(mask), None)
-    plan = _plan(described, activation, ignore_index, (nll, region, uncertain is not None))
-    layout = plan.layout.copy()
-    layout[INPUT], layout[TARGET] = input.data_ptr(), target.data_ptr()
-    if mask is not None:
-        layout[MASK] = mask.data_ptr()
+    plan = _plan_of(operands, nll, region)
     partials = np.empty(plan.partials)
-    arguments = (*plan.types, layout, _numbers(operands), partials)
+    arguments = (*_operands(plan, operands), partials)
     _run(plan.kernels.sums_serial, plan.kernels.sums_parallel, plan.elements, arguments)
     return partials
 
 
 def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
     """Writes the gradient of the input from that of the stacked sums."""
-    input, target, mask, activation, ignore_index, uncertain = operands[:6]
-    described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
-    plan = _plan(described, activation, ignore_index, (False, False, uncertain is not None))
-    layout = plan.layout.copy()
-    layout[INPUT], layout[TARGET], layout[GRADIENT] = input.data_ptr(), target.data_ptr(), gradient.data_ptr()
-    if mask is not None:
-        layout[MASK] = mask.data_ptr()
-    arguments = (*plan.types, layout, _numbers(operands), by)
+    plan = _plan_of(operands, False, False, gradient)
+    arguments = (*_operands(plan, operands, gradient), by)
     _run(plan.kernels.gradient_serial, plan.kernels.gradient_parallel, plan.elements, arguments)
+
+
+def has_table_step(operands: RegionInput) -> bool:
+    """Whether loss and gradient are best computed in one call: a table (N, C) for one thread, in full precision."""
+    input = operands.input
+    if input.ndim != 2 or input.dtype != torch.float32:
+        return False
+    rows, columns = input.shape
+    return 0 < rows * columns < threads.SERIAL_BELOW and columns > 1 and input.is_contiguous()
+
+
+def table_step(
+    operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, *, nll: bool, region: bool
+) -> tuple[float, int]:
+    """Writes the gradient of the input; returns the loss and the number of targets out of range."""
+    plan = _plan_of(operands, nll, region, gradient, _table_operand)
+    numbers = _numbers(operands.label_smoothing, operands.gamma)
+    value, invalid = step.table_step(*plan.types, plan.layout, _addresses(operands, gradient), numbers, *loss)
+    return value, invalid

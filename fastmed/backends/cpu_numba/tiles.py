@@ -23,6 +23,9 @@ TILES_PER_CHUNK = 16
 INVALID = STATISTICS
 
 _F = np.float32
+# A choice between an element and something else, put back into its place, becomes a masked store, which is slow on
+# some CPUs. Unless the element is changed: by the addition of nothing.
+_NOT_MASKED = _F(0.0)
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 # `prange` and nothing else: each further transformation is a pass over the code that finds nothing here.
@@ -60,10 +63,22 @@ class Mask(NamedTuple):
 
 # Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets an empty array of the type of each
 # operand, and two vectors from which it builds the tuples. In int64: voxels, chunks, sigmoid, which statistics, then
-# address, span, kind and strides of each operand, then the flags. In float32: smoothing, gamma, and what -1 stands
-# for in each class.
-VOXELS, CHUNKS, SIGMOID, NLL, REGION, INPUT, TARGET, MASK, GRADIENT, _FLAGS = 0, 1, 2, 3, 4, 5, 11, 17, 23, 29
-SMOOTHING, GAMMA, _UNCERTAIN = 0, 1, 2
+# address, span, kind and strides of each operand, the address and number of the values that -1 stands for, then the
+# flags. In float32: smoothing and gamma.
+VOXELS, CHUNKS, SIGMOID, NLL, REGION, INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    11,
+    17,
+    23,
+    29,
+    31,
+)
+SMOOTHING, GAMMA = 0, 1
 
 
 @compiled
@@ -76,10 +91,11 @@ def _unpack_view(like: Any, layout: Any, at: int) -> Any:
 def unpack(input: Any, target: Any, mask: Any, layout: Any, numbers: Any) -> Any:
     """The operands as tuples."""
     flags = layout[_FLAGS:]
-    values, uncertain = _unpack_view(target, layout, TARGET), numbers[_UNCERTAIN:]
+    values = _unpack_view(target, layout, TARGET)
+    uncertain = flat(layout[UNCERTAIN], numbers, layout[UNCERTAIN + 1])
     return (
         _unpack_view(input, layout, INPUT),
-        Target(values, flags[0] != 0, flags[1] != 0, flags[2], flags[4] != 0, uncertain),
+        Target(values, flags[0] != 0, flags[1] != 0, flags[2], layout[UNCERTAIN] != 0, uncertain),
         Mask(_unpack_view(mask, layout, MASK), flags[3] != 0),
     )
 
@@ -131,22 +147,22 @@ def remove_value(tile: Any, weight: Any, value: Any) -> None:
     """Removes the voxels of the ignored value."""
     for i in range(tile.size):
         weight[i] *= _F(0.0) if tile[i] == value else _F(1.0)
-        tile[i] = _F(0.0) if tile[i] == value else tile[i]
+        tile[i] = (_F(0.0) if tile[i] == value else tile[i]) + _NOT_MASKED
 
 
 @reduction
 def replace_uncertain(tile: Any, weight: Any, uncertain: Any) -> Any:
-    """Puts a value in the place of -1 and removes the voxels of NaN; returns values outside [0, 1]."""
+    """Puts a value in the place of each -1, and 0 where that or a NaN is removed; returns values outside [0, 1]."""
     invalid = _F(0.0)
     for i in range(tile.size):
         # Read before anything is chosen: a load in a branch would have to be masked.
-        label, mask = tile[i], weight[i]
-        value = uncertain if label == _F(-1.0) else label
-        kept = mask if value == value else _F(0.0)
+        label, mask, policy = tile[i], weight[i], uncertain[i]
+        value = policy if label == _F(-1.0) else label
+        kept = mask * (_F(1.0) if value == value else _F(0.0))
         unknown = _F(1.0) if (value < _F(0.0)) | (value > _F(1.0)) else _F(0.0)
         invalid += unknown if kept != _F(0.0) else _F(0.0)
-        tile[i] = value
         weight[i] = kept
+        tile[i] = value if kept != _F(0.0) else _F(0.0)
     return invalid
 
 
@@ -157,7 +173,8 @@ def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, v
     if target.has_ignore:
         remove_value(tile, weight, _F(target.ignore_index))
     if target.has_uncertain:
-        return replace_uncertain(tile, weight, target.uncertain[channel])
+        # A number in place of this tile would keep the loop from being vectorised.
+        return replace_uncertain(tile, weight, np.full(tile.size, target.uncertain[channel]))
     return _F(0.0)
 
 
@@ -176,11 +193,11 @@ def load_weight(weight: Any, mask: Any, sample: int, channel: int, voxel: int) -
         weight[:] = _F(1.0)
 
 
-@compiled
+@elementwise
 def remove(tile: Any, weight: Any) -> None:
     """Zeroes the values of removed voxels, whatever they were."""
     for i in range(tile.size):
-        tile[i] = _F(0.0) if weight[i] == _F(0.0) else tile[i]
+        tile[i] = (_F(0.0) if weight[i] == _F(0.0) else tile[i]) + _NOT_MASKED
 
 
 @compiled

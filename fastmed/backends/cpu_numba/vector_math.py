@@ -48,6 +48,7 @@ def bits_of_float(_context: Any, value: Any) -> Any:
 
 
 _LOG2_E = _F(1.44269504)
+_ROUNDER = _F(1.5 * 2.0**23)
 _LN2_HIGH = _F(0.693359375)
 _LN2_LOW = _F(-2.12194440e-4)
 
@@ -56,7 +57,9 @@ _LN2_LOW = _F(-2.12194440e-4)
 def exp_non_positive(x: Any) -> Any:
     """exp(x) for x <= 0; 0 below -87.7, where float32 turns subnormal."""
     x = _F(-88.0) if x < _F(-88.0) else x
-    k = np.floor(x * _LOG2_E + _F(0.5))
+    # The sum has no bits for a fraction: it is rounded to the nearest integer, which its last bits hold.
+    rounded = x * _LOG2_E + _ROUNDER
+    k = rounded - _ROUNDER
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     # Cephes' expf, minimax on [-ln 2 / 2, ln 2 / 2], in Estrin's order: a short chain keeps the units busy.
     r2 = r * r
@@ -65,7 +68,7 @@ def exp_non_positive(x: Any) -> Any:
     high = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
     p = (high * r2 + middle) * r2 + low
     p = p * r2 + (r + _F(1.0))
-    return p * float_of_bits((np.int32(k) + np.int32(127)) << np.int32(23))
+    return p * float_of_bits((bits_of_float(rounded) + np.int32(127)) << np.int32(23))
 
 
 @elementwise

@@ -1,0 +1,70 @@
+"""What the metrics of scores share: a histogram of the scores of positives and of negatives."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..contract import ScoreHistogram
+from ..functional import score_histogram
+from .counting import SummedMetric
+
+Activation = Literal["sigmoid"] | None
+Spacing = Literal["uniform", "logit"]
+Limits = tuple[float, float] | None
+
+_SUMMED = ("counts", "below", "above", "nan")
+
+
+class HistogramMetric(SummedMetric):
+    """A metric of the scores of all that was seen, counted by `fastmed.functional.score_histogram`."""
+
+    def __init__(
+        self,
+        num_tasks: int,
+        *,
+        bins: int,
+        activation: Activation,
+        spacing: Spacing,
+        limits: Limits,
+        validate: bool | None,
+        backend: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_tasks < 1:
+            raise ValueError(f"num_tasks: got {num_tasks}, allowed is 1 or more")
+        self.num_tasks = num_tasks
+        bounds = None if limits is None else (float(limits[0]), float(limits[1]))
+        self._counted = functools.partial(
+            score_histogram,
+            bins=bins,
+            activation=activation,
+            spacing=spacing,
+            limits=bounds,
+            validate=validate,
+            backend=backend,
+        )
+        nothing = self._counted(torch.zeros(0, num_tasks), torch.zeros(0, num_tasks))
+        self._edges = nothing.edges
+        options = {"bins": bins, "activation": activation, "spacing": spacing, "limits": bounds}
+        self._add_sums(options, **{name: getattr(nothing, name) for name in _SUMMED})
+
+    def update(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
+        """Count the scores of a batch."""
+        if input.ndim < 2 or input.shape[1] != self.num_tasks:
+            raise ValueError(
+                f"input: got shape {tuple(input.shape)}, allowed is (N, {self.num_tasks}) or "
+                f"(N, {self.num_tasks}, *spatial)"
+            )
+        counted = self._counted(input, target, mask=mask)
+        self._add(**{name: getattr(counted, name) for name in _SUMMED})
+
+    @property
+    def histogram(self) -> ScoreHistogram:
+        """Counts of everything since the last reset."""
+        counts, below, above, nan = (self._sum(name) for name in _SUMMED)
+        return ScoreHistogram(counts, below, above, nan, self._edges.to(counts.device))
