@@ -18,20 +18,6 @@ void check_classes(const ConfusionProblem& problem) {
                                     ", allowed are at most " + std::to_string(kMaxClasses));
 }
 
-HistogramProblem histogram_problem(const Operand& scores, const Operand& target, std::optional<Operand> mask,
-                                   int64_t samples, int64_t tasks, int64_t voxels, const Bins& bins,
-                                   uintptr_t counts, uintptr_t invalid) {
-    return {scores,
-            target,
-            mask,
-            samples,
-            tasks,
-            voxels,
-            bins,
-            reinterpret_cast<int64_t*>(counts),
-            reinterpret_cast<int64_t*>(invalid)};
-}
-
 py::dict build_info() {
     py::dict info;
 #if defined(__clang__)
@@ -116,6 +102,23 @@ PYBIND11_MODULE(_native, module) {
              }),
              py::arg("transform"), py::arg("count"), py::arg("low"), py::arg("high"), py::arg("scale"));
 
+    py::class_<HistogramProblem>(module, "HistogramProblem")
+        .def(py::init([](const Operand& scores, const Operand& target, const std::optional<Operand>& mask,
+                         int64_t samples, int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts,
+                         uintptr_t invalid) {
+                 return HistogramProblem{scores,
+                                         target,
+                                         mask,
+                                         samples,
+                                         tasks,
+                                         voxels,
+                                         bins,
+                                         reinterpret_cast<int64_t*>(counts),
+                                         reinterpret_cast<int64_t*>(invalid)};
+             }),
+             py::kw_only(), py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"),
+             py::arg("tasks"), py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"));
+
     module.def(
         "confusion_counts_cpu",
         [](const ConfusionProblem& problem, int threads) {
@@ -127,16 +130,11 @@ PYBIND11_MODULE(_native, module) {
 
     module.def(
         "score_histogram_cpu",
-        [](const Operand& scores, const Operand& target, std::optional<Operand> mask, int64_t samples,
-           int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts, uintptr_t invalid,
-           int threads) {
-            const HistogramProblem problem =
-                histogram_problem(scores, target, mask, samples, tasks, voxels, bins, counts, invalid);
+        [](const HistogramProblem& problem, int threads) {
             const py::gil_scoped_release release;
             count_histogram_cpu(problem, threads);
         },
-        py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"), py::arg("tasks"),
-        py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"), py::arg("threads"));
+        py::arg("problem"), py::arg("threads"));
 
 #ifdef FASTMED_CUDA
     module.def(
@@ -150,16 +148,10 @@ PYBIND11_MODULE(_native, module) {
 
     module.def(
         "score_histogram_cuda",
-        [](const Operand& scores, const Operand& target, std::optional<Operand> mask, int64_t samples,
-           int64_t tasks, int64_t voxels, const Bins& bins, uintptr_t counts, uintptr_t invalid, int device,
-           uintptr_t stream) {
-            const HistogramProblem problem =
-                histogram_problem(scores, target, mask, samples, tasks, voxels, bins, counts, invalid);
+        [](const HistogramProblem& problem, int device, uintptr_t stream) {
             const py::gil_scoped_release release;
             count_histogram_cuda(problem, device, reinterpret_cast<void*>(stream));
         },
-        py::arg("scores"), py::arg("target"), py::arg("mask"), py::arg("samples"), py::arg("tasks"),
-        py::arg("voxels"), py::arg("bins"), py::arg("counts"), py::arg("invalid"), py::arg("device"),
-        py::arg("stream"));
+        py::arg("problem"), py::arg("device"), py::arg("stream"));
 #endif
 }

@@ -26,14 +26,6 @@ class Dtype(enum.Enum):
 class Operand:
     def __init__(self, data: int, dtype: Dtype, stride_n: int, stride_c: int, stride_v: int) -> None: ...
 
-class Transform(enum.Enum):
-    IDENTITY = ...
-    SIGMOID = ...
-    LOGIT = ...
-
-class Bins:
-    def __init__(self, transform: Transform, count: int, low: float, high: float, scale: float) -> None: ...
-
 class Input(enum.Enum):
     LABELS = ...
     SCORES = ...
@@ -57,34 +49,32 @@ class ConfusionProblem:
         invalid: int,
     ) -> None: ...
 
+class Transform(enum.Enum):
+    IDENTITY = ...
+    SIGMOID = ...
+    LOGIT = ...
+
+class Bins:
+    def __init__(self, transform: Transform, count: int, low: float, high: float, scale: float) -> None: ...
+
+class HistogramProblem:
+    def __init__(
+        self,
+        *,
+        scores: Operand,
+        target: Operand,
+        mask: Operand | None,
+        samples: int,
+        tasks: int,
+        voxels: int,
+        bins: Bins,
+        counts: int,
+        invalid: int,
+    ) -> None: ...
+
 def confusion_counts_cpu(problem: ConfusionProblem, threads: int) -> None: ...
-def score_histogram_cpu(
-    scores: Operand,
-    target: Operand,
-    mask: Operand | None,
-    samples: int,
-    tasks: int,
-    voxels: int,
-    bins: Bins,
-    counts: int,
-    invalid: int,
-    threads: int,
-) -> None: ...
+def score_histogram_cpu(problem: HistogramProblem, threads: int) -> None: ...
 
 # Only where the extension was built with CUDA.
 def confusion_counts_cuda(problem: ConfusionProblem, device: int, stream: int) -> None: ...
-
-# Likewise.
-def score_histogram_cuda(
-    scores: Operand,
-    target: Operand,
-    mask: Operand | None,
-    samples: int,
-    tasks: int,
-    voxels: int,
-    bins: Bins,
-    counts: int,
-    invalid: int,
-    device: int,
-    stream: int,
-) -> None: ...
+def score_histogram_cuda(problem: HistogramProblem, device: int, stream: int) -> None: ...

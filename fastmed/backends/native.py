@@ -111,22 +111,22 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
     device = scores.device
     counts = torch.zeros((tasks, 2, bins.number + EXTRA_COLUMNS), dtype=torch.int64, device=device)
     invalid = torch.zeros(tasks, dtype=torch.int64, device=device)
-    arguments = (
-        _operand(scores),
-        _operand(target),
-        None if mask is None else _operand(mask),
-        samples,
-        tasks,
-        voxels,
-        _native.Bins(_TRANSFORMS[bins.transform], bins.number, *bins.in_float32()),
-        counts.data_ptr(),
-        invalid.data_ptr(),
+    problem = _native.HistogramProblem(
+        scores=_operand(scores),
+        target=_operand(target),
+        mask=None if mask is None else _operand(mask),
+        samples=samples,
+        tasks=tasks,
+        voxels=voxels,
+        bins=_native.Bins(_TRANSFORMS[bins.transform], bins.number, *bins.in_float32()),
+        counts=counts.data_ptr(),
+        invalid=invalid.data_ptr(),
     )
     if device.type == "cpu":
-        _native.score_histogram_cpu(*arguments, torch.get_num_threads())
+        _native.score_histogram_cpu(problem, torch.get_num_threads())
     else:
         # As for `confusion_counts`: the guard restores the current device of this thread.
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream(device).cuda_stream
-            _native.score_histogram_cuda(*arguments, scores.get_device(), stream)
+            _native.score_histogram_cuda(problem, scores.get_device(), stream)
     return counts, invalid
