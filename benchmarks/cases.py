@@ -274,8 +274,9 @@ def exact_auroc(shape: tuple[int, int]) -> Case:
 
 
 def binned_auroc(shape: tuple[int, int], bins: int) -> Case:
-    """The same from a histogram, beside the exact area: torchmetrics' binned one compares all scores with all edges,
-    which takes more memory than most machines have.
+    """The same from a histogram, beside torchmetrics' exact areas.
+
+    Its binned ones compare every score with every edge at once, which a small machine has no memory for.
     """
 
     def ours(device: torch.device) -> Provider:
