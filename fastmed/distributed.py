@@ -30,7 +30,7 @@ class _AllReduce(torch.autograd.Function):
 def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
     """The sums of all ranks together, by one all-reduce of a few hundred bytes."""
     present = [field for field in sums if field is not None]
-    total = iter(_AllReduce.apply(torch.stack(present), group).unbind(0))  # type: ignore[no-untyped-call]
+    total = iter(_AllReduce.apply(torch.stack(present), group).unbind(0))
     return RegionSums._make(None if field is None else next(total) for field in sums)
 
 

@@ -87,24 +87,37 @@ def _raise_out_of_range(argument: str, count: int, num_classes: int, ignore_inde
     raise ValueError(f"{argument}: {count} labels are out of range, allowed are 0 to {num_classes - 1}{extra}")
 
 
-def _raise_unknown(operands: RegionInput, count: int) -> NoReturn:
-    """Names task and value of the first label that is neither in [0, 1] nor missing nor uncertain."""
+def _raise_unknown(target: Tensor, known: Tensor, count: int, allowed: str) -> NoReturn:
+    """Names task and value of the first label (N, T, V) that is not known."""
+    sample, task, voxel = (~known).nonzero()[0].tolist()
+    value = target[sample, task, voxel].item()
+    raise ValueError(f"target: got {value:g} for task {task} ({count} such values in all), allowed are {allowed}")
+
+
+def _raise_not_soft(operands: RegionInput, count: int) -> NoReturn:
     target = operands.target.to(torch.float64)
     known = ((target >= 0) & (target <= 1)) | target.isnan() | (target == -1)
     if operands.ignore_index is not None:
         known |= target == operands.ignore_index
     if operands.mask is not None:
         known |= operands.mask == 0
-    sample, task, voxel = (~known).nonzero()[0].tolist()
-    raise ValueError(
-        f"target: got {target[sample, task, voxel].item():g} for task {task} ({count} such values in all), "
-        "allowed are 0 to 1, NaN (missing) and -1 (uncertain)"
-    )
+    _raise_unknown(target, known, count, "0 to 1, NaN (missing) and -1 (uncertain)")
+
+
+def _raise_not_binary(target: Tensor, mask: Tensor | None, ignore_index: int | None, count: int) -> NoReturn:
+    target, allowed = target.to(torch.float64), "0, 1, and NaN or -1 (missing)"
+    known = (target == 0) | (target == 1) | target.isnan() | (target == -1)
+    if ignore_index is not None:
+        known |= target == ignore_index
+        allowed += f", or {ignore_index} (ignore_index)"
+    if mask is not None:
+        known |= ~mask
+    _raise_unknown(target, known, count, allowed)
 
 
 def _raise_invalid(operands: RegionInput, count: int) -> NoReturn:
     if operands.uncertain is not None:
-        _raise_unknown(operands, count)
+        _raise_not_soft(operands, count)
     _raise_out_of_range("target", count, operands.input.shape[1], operands.ignore_index)
 
 
@@ -175,12 +188,10 @@ def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _raise_not_counted(operands: CountInput, count: int) -> NoReturn:
-    ignore_index = operands.ignore_index
     if operands.threshold is not None:
-        extra = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-        raise ValueError(f"target: {count} values are out of range, allowed are 0, 1, NaN and -1 (missing){extra}")
+        _raise_not_binary(operands.target, operands.mask, operands.ignore_index, count)
     argument = "target" if operands.input.ndim == 3 else "input or target"
-    _raise_out_of_range(argument, count, operands.num_classes, ignore_index)
+    _raise_out_of_range(argument, count, operands.num_classes, operands.ignore_index)
 
 
 def _confusion_counts(*arguments: Any) -> Tensor:
@@ -201,19 +212,6 @@ def _scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
     return Scored(scores, target, mask)
 
 
-def _raise_not_binary(operands: Scored, count: int) -> NoReturn:
-    """Names task and value of the first label that is neither 0 nor 1 nor missing."""
-    target = operands.target.to(torch.float64)
-    known = (target == 0) | (target == 1) | target.isnan() | (target == -1)
-    if operands.mask is not None:
-        known |= ~operands.mask
-    sample, task, voxel = (~known).nonzero()[0].tolist()
-    raise ValueError(
-        f"target: got {target[sample, task, voxel].item():g} for task {task} ({count} such values in all), "
-        "allowed are 0, 1, and NaN or -1 (missing)"
-    )
-
-
 def _score_histogram(
     scores: Tensor,
     target: Tensor,
@@ -230,7 +228,7 @@ def _score_histogram(
     chosen = dispatch.select(request, backend)
     counts, invalid = chosen.score_histogram(operands, Bins(transform, bins, low, high))
     if _is_reported(invalid, validate):
-        _raise_not_binary(operands, int(invalid.sum()))
+        _raise_not_binary(operands.target, operands.mask, None, int(invalid.sum()))
     return counts
 
 
@@ -241,7 +239,7 @@ def _rank_statistics(
     request = Request("rank_statistics", scores.device.type, scores.dtype, target.dtype, scores.shape[1])
     stacked, invalid = dispatch.select(request, backend).rank_statistics(operands)
     if _is_reported(invalid, validate):
-        _raise_not_binary(operands, int(invalid.sum()))
+        _raise_not_binary(operands.target, operands.mask, None, int(invalid.sum()))
     undefined = stacked[_U].isnan()
     if _is_reported(undefined, validate):
         raise ValueError(
@@ -369,8 +367,7 @@ class _GradientAtHand(torch.autograd.Function):
     def backward(ctx: Any, by_value: Tensor) -> tuple[Any, ...]:
         input, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
-            by_input = _OnceDifferentiable.apply(input, torch.mul, (gradient, by_value))  # type: ignore[no-untyped-call]
-            return by_input, None
+            return _OnceDifferentiable.apply(input, torch.mul, (gradient, by_value)), None
         return gradient * by_value, None
 
 
@@ -420,6 +417,8 @@ def region_loss(
             value, gradient, invalid = done
             if invalid and validate is not False:
                 _raise_invalid(_as_volume(operands), invalid)
-            return _GradientAtHand.apply(input, (value, gradient))  # type: ignore[no-any-return, no-untyped-call]
+            differentiable: Tensor = _GradientAtHand.apply(input, (value, gradient))
+            return differentiable
     numbers = loss.numbers()
-    return torch.ops.fastmed.region_loss(*operands, *weights, numbers, validate, backend)[0]  # type: ignore[no-any-return]
+    loss_value: Tensor = torch.ops.fastmed.region_loss(*operands, *weights, numbers, validate, backend)[0]
+    return loss_value

@@ -73,4 +73,5 @@ def confusion_counts(
     operands = validation.count_input(
         input, target, num_classes, ignore_index=ignore_index, mask=mask, threshold=threshold, pool=pool
     )
-    return torch.ops.fastmed.confusion_counts(*operands, validate, backend)  # type: ignore[no-any-return]
+    counts: Tensor = torch.ops.fastmed.confusion_counts(*operands, validate, backend)
+    return counts

@@ -45,29 +45,6 @@ class ROC(HistogramMetric):
         [[0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0]]
     """
 
-    def __init__(
-        self,
-        num_tasks: int,
-        *,
-        bins: int = 1024,
-        activation: Activation = None,
-        spacing: Spacing = "uniform",
-        limits: Limits = None,
-        validate: bool | None = None,
-        backend: str = "auto",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            num_tasks,
-            bins=bins,
-            activation=activation,
-            spacing=spacing,
-            limits=limits,
-            validate=validate,
-            backend=backend,
-            **kwargs,
-        )
-
     def compute(self) -> RocCurve:
         """The curve of everything since the last reset."""
         return roc(self.histogram)

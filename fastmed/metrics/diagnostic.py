@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..validation import choice
 from .counting import CountedMetric, Threshold
-from .figures import FIGURES, PROPORTIONS, evaluate, names, tabulate
+from .figures import FIGURES, evaluate, names, tabulate
 from .functional import Empty, figure_interval
+from .functional.figures import PROPORTIONS
 from .functional.intervals import Method, check_level
 from .scores import Scores
 

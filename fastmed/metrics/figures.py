@@ -34,8 +34,6 @@ FIGURES: dict[str, Callable[..., Tensor]] = {
     "specificity": functional.specificity,
 }
 
-PROPORTIONS = ("accuracy", "npv", "ppv", "prevalence", "sensitivity", "specificity")
-
 
 def names(figures: str | Sequence[str]) -> tuple[str, ...]:
     """The names of the figures that an option asks for.

@@ -26,12 +26,12 @@ class HistogramMetric(SummedMetric):
         self,
         num_tasks: int,
         *,
-        bins: int,
-        activation: Activation,
-        spacing: Spacing,
-        limits: Limits,
-        validate: bool | None,
-        backend: str,
+        bins: int = 1024,
+        activation: Activation = None,
+        spacing: Spacing = "uniform",
+        limits: Limits = None,
+        validate: bool | None = None,
+        backend: str = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

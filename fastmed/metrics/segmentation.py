@@ -11,7 +11,8 @@ from torch import Tensor
 from ..validation import choice
 from .counting import CountedMetric, Threshold
 from .figures import AVERAGES, Average, averaged, evaluate, names, tabulate
-from .functional import Empty, ratio
+from .functional import Empty
+from .functional.empty import empty_value
 from .scores import Scores
 
 __all__ = ["SegmentationScores"]
@@ -131,8 +132,7 @@ class SegmentationScores(CountedMetric):
         if self.empty == "skip":
             return sums / defined
         undefined = cases - defined
-        value = ratio(torch.zeros_like(sums), torch.zeros_like(sums), self.empty)
-        return (sums + torch.where(undefined > 0, undefined * value, 0.0)) / cases
+        return (sums + torch.where(undefined > 0, undefined * empty_value(self.empty), 0.0)) / cases
 
     def scores(self, names: Sequence[str] | None = None) -> Scores:
         """The figures of everything since the last reset, as a table to show.

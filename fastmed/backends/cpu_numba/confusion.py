@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ...contract import CountInput
 from .memory import PLAIN, kind, load, span
+from .tiles import View, compiled
 
 _BLOCK = 2048
 # Neighbours mostly fall into one cell, and an increment waits for the store of the one before it: consecutive
@@ -25,18 +25,6 @@ _MAX_CELLS_COPIED = 1 << 16
 # Types that NumPy does not have, or that compiled code reads as others.
 _BITS = {torch.float16: torch.uint16, torch.bfloat16: torch.uint16, torch.bool: torch.uint8}
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
-
-
-class _Flat(NamedTuple):
-    """An operand as flat memory, how its elements are read, and its strides."""
-
-    memory: Any
-    kind: int
-    sample: int
-    channel: int
-    voxel: int
-
 
 class _Removed(NamedTuple):
     """What is not counted: an ignored value of the target, and voxels outside the mask."""
@@ -44,7 +32,7 @@ class _Removed(NamedTuple):
     has_ignore: bool
     ignore_index: int
     has_mask: bool
-    mask: _Flat
+    mask: View
 
 
 class _Tiles(NamedTuple):
@@ -58,7 +46,7 @@ class _Tiles(NamedTuple):
     kept: Any
 
 
-@_compiled
+@compiled
 def _load(tile: Any, source: Any, sample: int, channel: int, voxel: int) -> None:
     """Fills a tile of any type with the voxels from `voxel` on of a sample and channel."""
     memory, stride = source.memory, source.voxel
@@ -74,14 +62,14 @@ def _load(tile: Any, source: Any, sample: int, channel: int, voxel: int) -> None
             tile[i] = memory[start + i * stride]
 
 
-@_compiled
+@compiled
 def _encode_labels(codes: Any, labels: Any, classes: int) -> None:
     for i in range(codes.size):
         inside = (labels[i] >= 0) & (labels[i] < classes)
         codes[i] = labels[i] if inside else classes
 
 
-@_compiled
+@compiled
 def _encode_presence(rows: Any, target: Any) -> None:
     for i in range(rows.size):
         value = target[i]
@@ -89,13 +77,13 @@ def _encode_presence(rows: Any, target: Any) -> None:
         rows[i] = 3 if (value == -1) | (value != value) else row
 
 
-@_compiled
+@compiled
 def _encode_above(columns: Any, scores: Any, threshold: Any) -> None:
     for i in range(columns.size):
         columns[i] = 1 if scores[i] > threshold else 0
 
 
-@_compiled
+@compiled
 def _remove(rows: Any, target: Any, kept: Any, removed: Any, code: int, sample: int, channel: int, voxel: int) -> None:
     """Gives voxels that are not counted their row."""
     if removed.has_ignore:
@@ -107,7 +95,7 @@ def _remove(rows: Any, target: Any, kept: Any, removed: Any, code: int, sample: 
             rows[i] = rows[i] if kept[i] != 0 else code
 
 
-@_compiled
+@compiled
 def _encode_argmax(columns: Any, best: Any, scores: Any, input: Any, classes: int, sample: int, voxel: int) -> None:
     """The class of the largest score; of equal ones the lowest, and the first NaN before any number."""
     best[:] = -np.inf
@@ -121,7 +109,7 @@ def _encode_argmax(columns: Any, best: Any, scores: Any, input: Any, classes: in
             columns[i] = c if better else columns[i]
 
 
-@_compiled
+@compiled
 def _tally(rows: Any, columns: Any, classes: int, table: Any) -> None:
     """Counts a block in a table (copies, cells)."""
     copies = table.shape[0]
@@ -136,7 +124,7 @@ def _tally(rows: Any, columns: Any, classes: int, table: Any) -> None:
         table[0, np.uint64(rows[np.uint64(i)])] += 1
 
 
-@_compiled
+@compiled
 def _flush(table: Any, classes: int, counts: Any) -> int:
     """Adds a table to counts (K, K), and clears it; returns what was out of range."""
     invalid = 0
@@ -151,7 +139,7 @@ def _flush(table: Any, classes: int, counts: Any) -> int:
     return invalid
 
 
-@_compiled
+@compiled
 def _encode_target(rows: Any, tiles: Any, target: Any, removed: Any, classes: int, sample: int, voxel: int) -> None:
     labels = tiles.target[: rows.size]
     _load(labels, target, sample, 0, voxel)
@@ -159,7 +147,7 @@ def _encode_target(rows: Any, tiles: Any, target: Any, removed: Any, classes: in
     _remove(rows, labels, tiles.kept[: rows.size], removed, classes + 1, sample, 0, voxel)
 
 
-@_compiled
+@compiled
 def _count_maps(
     input: Any, target: Any, removed: Any, samples: int, voxels: int, tiles: Any, table: Any, counts: Any, invalid: Any
 ) -> None:
@@ -177,7 +165,7 @@ def _count_maps(
         invalid[output] += _flush(table, classes, counts[output])
 
 
-@_compiled
+@compiled
 def _count_scores(
     input: Any, target: Any, removed: Any, samples: int, voxels: int, tiles: Any, table: Any, counts: Any, invalid: Any
 ) -> None:
@@ -194,7 +182,7 @@ def _count_scores(
         invalid[output] += _flush(table, classes, counts[output])
 
 
-@_compiled
+@compiled
 def _count_tasks(
     input: Any,
     target: Any,
@@ -224,12 +212,12 @@ def _count_tasks(
             invalid[output] += _flush(table, 2, counts[output, c])
 
 
-def _flat(tensor: Tensor) -> _Flat:
+def _flat(tensor: Tensor) -> View:
     by_sample, *by_channel, by_voxel = tensor.stride()
     memory = tensor.as_strided((span(tensor.shape, tensor.stride()),), (1,))
     if tensor.dtype in _BITS:
         memory = memory.view(_BITS[tensor.dtype])
-    return _Flat(memory.numpy(), kind(tensor.dtype), by_sample, sum(by_channel), by_voxel)
+    return View(memory.numpy(), kind(tensor.dtype), by_sample, sum(by_channel), by_voxel)
 
 
 def _real(dtype: torch.dtype) -> type[np.floating[Any]]:

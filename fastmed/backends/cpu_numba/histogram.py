@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...contract import EXTRA_COLUMNS, Bins, Scored
-from .layout import axes_in_memory_order, label_array, score_array
+from .arrays import axes_in_memory_order, label_array, score_array
+from .binary import sigmoid
+from .tiles import compiled
 from .vector_math import elementwise, exp_non_positive, log_positive
 
 _BLOCK = 1024
 _TRANSFORMS = {"identity": 0, "sigmoid": 1, "logit": 2}
 _F = np.float32
-
-
-@elementwise
-def _sigmoid(x: Any) -> Any:
-    exp = exp_non_positive(-abs(x))
-    return (_F(1.0) if x > _F(0.0) else exp) / (_F(1.0) + exp)
 
 
 @elementwise
@@ -49,7 +44,7 @@ def _column(score: Any, value: Any, bins: int, low: Any, high: Any, scale: Any) 
     return column if score == score else np.int32(bins + 2)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _columns(
     scores: NDArray[Any], transform: int, bins: int, low: Any, high: Any, scale: Any, columns: NDArray[np.int32]
 ) -> None:
@@ -62,14 +57,14 @@ def _columns(
     elif transform == 1:
         for i in range(count):
             score = _F(scores[i])
-            columns[i] = _column(score, _sigmoid(score), bins, low, high, scale)
+            columns[i] = _column(score, sigmoid(score, exp_non_positive(-abs(score))), bins, low, high, scale)
     else:
         for i in range(count):
             score = _F(scores[i])
             columns[i] = _column(score, _logit(score), bins, low, high, scale)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _count(
     scores: NDArray[Any],
     target: NDArray[Any],

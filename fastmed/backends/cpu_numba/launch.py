@@ -20,6 +20,7 @@ from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK, UNCERTA
 _Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
 
 
+# Where a call's layout differs from its plan's.
 _ADDRESSES = [INPUT, TARGET, MASK, UNCERTAIN, GRADIENT]
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...contract import RankStatistics, Scored
-from .layout import axes_in_memory_order, label_array, score_array
+from .arrays import axes_in_memory_order, label_array, score_array
 from .threads import SERIAL_BELOW
+from .tiles import compiled
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _split(
     scores: NDArray[Any],
     target: NDArray[Any],
@@ -49,7 +49,7 @@ def _split(
                     invalid[task] += 1
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _merge(positives: NDArray[Any], negatives: NDArray[Any], statistics: NDArray[np.float64]) -> None:
     """U and the sums of squares of two sorted arrays, group by group of equal scores."""
     m, n = positives.shape[0], negatives.shape[0]

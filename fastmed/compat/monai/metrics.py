@@ -16,6 +16,7 @@ from monai.utils import Average, look_up_option
 from torch import Tensor
 
 from ...functional import confusion_counts, rank_statistics
+from ...metrics.functional import one_versus_rest
 
 __all__ = ["ConfusionMatrixMetric", "DiceMetric", "MeanIoU", "ROCAUCMetric"]
 
@@ -89,12 +90,10 @@ def _label_map_counts(y_pred: Tensor, y: Tensor, num_classes: int, ignore_index:
         matrix = confusion_counts(prediction, target, num_classes, ignore_index=ignore_index, validate=True)
     except ValueError:
         return None
-    tp = matrix.diagonal(dim1=-2, dim2=-1)
-    fp, fn = matrix.sum(-2) - tp, matrix.sum(-1) - tp
-    return torch.stack([matrix.sum((-2, -1)).unsqueeze(-1) - tp - fp - fn, fp, fn, tp], dim=-1)
+    return torch.stack(one_versus_rest(matrix), dim=-1)
 
 
-class ConfusionMatrixMetric(peer.ConfusionMatrixMetric):  # type: ignore[misc]
+class ConfusionMatrixMetric(peer.ConfusionMatrixMetric):
     """`monai.metrics.ConfusionMatrixMetric` at the speed of one pass over the voxels.
 
     Arguments, shapes, reductions and NaN conventions are MONAI's; see there.
@@ -117,12 +116,12 @@ class ConfusionMatrixMetric(peer.ConfusionMatrixMetric):  # type: ignore[misc]
         if y_pred.ndim >= 2 and not (is_table and self.compute_sample):
             counts = _channel_counts(y_pred, y, self.include_background, _ignore_index(self))
         if counts is None:
-            return super()._compute_tensor(y_pred, y)  # type: ignore[no-any-return]
+            return super()._compute_tensor(y_pred, y)
         tn, fp, fn, tp = counts.float().unbind(-1)
         return torch.stack([tp, fp, tn, fn], dim=-1)
 
 
-class DiceMetric(peer.DiceMetric):  # type: ignore[misc]
+class DiceMetric(peer.DiceMetric):
     """`monai.metrics.DiceMetric` at the speed of one pass over the voxels.
 
     Arguments, shapes, reductions and NaN conventions are MONAI's; see there. Soft labels and `per_component` take
@@ -142,7 +141,7 @@ class DiceMetric(peer.DiceMetric):  # type: ignore[misc]
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
         counts = self._fused(y_pred, y) if y_pred.ndim >= 3 and y_pred.ndim == y.ndim else None
         if counts is None:
-            return super()._compute_tensor(y_pred, y)  # type: ignore[no-any-return]
+            return super()._compute_tensor(y_pred, y)
         dtype = torch.float64 if y.shape[1] > 1 and _is_of_float64(y) else torch.float32
         _, fp, fn, tp = counts.unbind(-1)
         dice = (2 * tp).to(dtype) / (2 * tp + fp + fn).to(dtype)
@@ -172,7 +171,7 @@ class DiceMetric(peer.DiceMetric):  # type: ignore[misc]
         return None if counts is None else counts[:, first:]
 
 
-class MeanIoU(peer.MeanIoU):  # type: ignore[misc]
+class MeanIoU(peer.MeanIoU):
     """`monai.metrics.MeanIoU` at the speed of one pass over the voxels.
 
     Arguments, shapes, reductions and NaN conventions are MONAI's; see there. Soft maps take MONAI's own way.
@@ -191,7 +190,7 @@ class MeanIoU(peer.MeanIoU):  # type: ignore[misc]
         if y_pred.ndim >= 3:
             counts = _channel_counts(y_pred, y, self.include_background, _ignore_index(self))
         if counts is None:
-            return super()._compute_tensor(y_pred, y)  # type: ignore[no-any-return]
+            return super()._compute_tensor(y_pred, y)
         dtype = torch.float64 if _is_of_float64(y_pred, y) else torch.float32
         _, fp, fn, tp = counts.unbind(-1)
         union = tp + fp + fn
@@ -201,7 +200,7 @@ class MeanIoU(peer.MeanIoU):  # type: ignore[misc]
         return iou.where(union > 0, 1.0)
 
 
-class ROCAUCMetric(peer.ROCAUCMetric):  # type: ignore[misc]
+class ROCAUCMetric(peer.ROCAUCMetric):
     """`monai.metrics.ROCAUCMetric`, ranking the scores of all classes in one pass instead of a loop over samples.
 
     Arguments, shapes and NaN conventions are MONAI's; see there.
@@ -225,7 +224,7 @@ class ROCAUCMetric(peer.ROCAUCMetric):  # type: ignore[misc]
         buffers = self.get_buffer()
         found = None if buffers is None else _areas(buffers[0], buffers[1], average == Average.MICRO)
         if found is None:
-            return super().aggregate(average)  # type: ignore[no-any-return]
+            return super().aggregate(average)
         areas, positives = found
         if len(areas) == 1 or average == Average.NONE:
             return areas if len(areas) > 1 else areas[0]

@@ -130,6 +130,9 @@ def _reduced(areas: Tensor, positives: Tensor, average: str | None) -> Tensor:
     return areas
 
 
+# The areas override a `compute` that gives curves, as torchmetrics' own do: hence what mypy is told to ignore.
+
+
 class BinaryAUROC(BinaryPrecisionRecallCurve, peer.BinaryAUROC):
     """Counts and ranks in one pass; arguments, values and errors are those of torchmetrics' class of this name."""
 

@@ -19,7 +19,8 @@ Empty = Literal["nan", "zero", "one", "skip"]
 _VALUE = {"nan": math.nan, "zero": 0.0, "one": 1.0, "skip": math.nan}
 
 
-def _value(empty: Empty) -> float:
+def empty_value(empty: Empty) -> float:
+    """What an undefined figure is worth; raises `ValueError` for an unknown policy."""
     if empty not in _VALUE:
         raise ValueError(f"empty: got {empty!r}, allowed is one of {get_args(Empty)}")
     return _VALUE[empty]
@@ -47,7 +48,7 @@ def ratio(numerator: Tensor, denominator: Tensor, empty: Empty = "nan") -> Tenso
         >>> ratio(torch.tensor([1.0, 0.0, 2.0]), torch.tensor([2.0, 0.0, 0.0]), empty="one").tolist()
         [0.5, 1.0, inf]
     """
-    value = _value(empty)
+    value = empty_value(empty)
     return torch.where((numerator == 0) & (denominator == 0), value, numerator / denominator)
 
 
@@ -73,7 +74,7 @@ def mean(values: Tensor, dim: int | tuple[int, ...], empty: Empty = "skip") -> T
         >>> [mean(values, 0, empty=empty).item() for empty in ("skip", "nan", "zero")]
         [0.75, nan, 0.5]
     """
-    value = _value(empty)
+    value = empty_value(empty)
     if empty == "skip":
         return values.nanmean(dim)
     return torch.where(values.isnan(), value, values).mean(dim)

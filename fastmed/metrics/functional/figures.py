@@ -7,6 +7,8 @@ for a pooled figure, or take the `mean` of the samples' figures.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from .empty import Empty, ratio
@@ -41,6 +43,25 @@ def _fields(table: Fourfold) -> Fourfold:
     return table
 
 
+def _all(table: Fourfold) -> Tensor:
+    return table.tn + table.fp + table.fn + table.tp
+
+
+# The figures that are shares of cases, as cases and what they are a share of.
+PROPORTIONS: dict[str, Callable[[Fourfold], tuple[Tensor, Tensor]]] = {
+    "sensitivity": lambda table: (table.tp, table.tp + table.fn),
+    "specificity": lambda table: (table.tn, table.tn + table.fp),
+    "ppv": lambda table: (table.tp, table.tp + table.fp),
+    "npv": lambda table: (table.tn, table.tn + table.fn),
+    "prevalence": lambda table: (table.tp + table.fn, _all(table)),
+    "accuracy": lambda table: (table.tn + table.tp, _all(table)),
+}
+
+
+def _proportion(name: str, table: Fourfold, empty: Empty) -> Tensor:
+    return ratio(*PROPORTIONS[name](_fields(table)), empty)
+
+
 def sensitivity(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
     """Share of the positives that were found, TP / (TP + FN), also called recall (Yerushalmy, 1947).
 
@@ -61,8 +82,7 @@ def sensitivity(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
         >>> sensitivity(fourfold(torch.tensor([90, 2, 1, 7]))).item()
         0.875
     """
-    _, _, fn, tp = _fields(table)
-    return ratio(tp, tp + fn, empty)
+    return _proportion("sensitivity", table, empty)
 
 
 def specificity(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
@@ -85,8 +105,7 @@ def specificity(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
         >>> specificity(fourfold(torch.tensor([90, 10, 1, 7]))).item()
         0.9
     """
-    tn, fp, _, _ = _fields(table)
-    return ratio(tn, tn + fp, empty)
+    return _proportion("specificity", table, empty)
 
 
 def ppv(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
@@ -111,8 +130,7 @@ def ppv(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
         >>> ppv(fourfold(torch.tensor([90, 2, 1, 6]))).item()
         0.75
     """
-    _, fp, _, tp = _fields(table)
-    return ratio(tp, tp + fp, empty)
+    return _proportion("ppv", table, empty)
 
 
 def npv(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
@@ -137,8 +155,7 @@ def npv(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
         >>> npv(fourfold(torch.tensor([90, 2, 10, 6]))).item()
         0.9
     """
-    tn, _, fn, _ = _fields(table)
-    return ratio(tn, tn + fn, empty)
+    return _proportion("npv", table, empty)
 
 
 def prevalence(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
@@ -161,8 +178,7 @@ def prevalence(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
         >>> prevalence(fourfold(torch.tensor([90, 2, 1, 7]))).item()
         0.08
     """
-    tn, fp, fn, tp = _fields(table)
-    return ratio(tp + fn, tn + fp + fn + tp, empty)
+    return _proportion("prevalence", table, empty)
 
 
 def accuracy(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
@@ -189,8 +205,7 @@ def accuracy(table: Fourfold, *, empty: Empty = "nan") -> Tensor:
         >>> accuracy(fourfold(torch.tensor([90, 2, 1, 7]))).item()
         0.97
     """
-    tn, fp, fn, tp = _fields(table)
-    return ratio(tn + tp, tn + fp + fn + tp, empty)
+    return _proportion("accuracy", table, empty)
 
 
 def balanced_accuracy(table: Fourfold, *, empty: Empty = "nan") -> Tensor:

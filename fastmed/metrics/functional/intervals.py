@@ -16,14 +16,7 @@ __all__ = ["Interval", "figure_interval", "proportion_interval"]
 
 Method = Literal["wilson", "clopper-pearson"]
 
-_PROPORTIONS: dict[Callable[..., Tensor], Callable[[Fourfold], tuple[Tensor, Tensor]]] = {
-    figures.sensitivity: lambda table: (table.tp, table.tp + table.fn),
-    figures.specificity: lambda table: (table.tn, table.tn + table.fp),
-    figures.ppv: lambda table: (table.tp, table.tp + table.fp),
-    figures.npv: lambda table: (table.tn, table.tn + table.fn),
-    figures.prevalence: lambda table: (table.tp + table.fn, table.tn + table.fp + table.fn + table.tp),
-    figures.accuracy: lambda table: (table.tn + table.tp, table.tn + table.fp + table.fn + table.tp),
-}
+_PROPORTIONS = {getattr(figures, name): parts for name, parts in figures.PROPORTIONS.items()}
 
 
 class Interval(NamedTuple):
