@@ -26,6 +26,12 @@ class RegionSums(NamedTuple):
             where it was not asked for or p is not an activation of logits.
         nll_neg: sum w (1 - s) p^gamma (-log(1 - p)); defined for the sigmoid only, else None.
         weight: sum w.
+        tp_sq: sum w p^2 g, or None where it was not asked for.
+        difference: sum w |p - g|, or None where it was not asked for.
+        counts: voxels of the hard prediction against the hard target, int64 (N, C, 4) = tn, fp, fn, tp, or None where
+            they were not asked for. The hard prediction is the largest logit under softmax, of equal ones that of
+            the lowest class, and p > 0.5 otherwise; the hard target g > 0.5. Weights do not count, but a voxel
+            of weight 0 is left out. A voxel with a NaN is predicted as no class.
     """
 
     tp: Tensor
@@ -36,11 +42,30 @@ class RegionSums(NamedTuple):
     nll_pos: Tensor | None
     nll_neg: Tensor | None
     weight: Tensor
+    tp_sq: Tensor | None = None
+    difference: Tensor | None = None
+    counts: Tensor | None = None
 
 
 # Row of each statistic in the stacked (STATISTICS, N, C) tensor that the operators pass around.
-TP, PRED, PRED_SQ, TARGET, TARGET_SQ, NLL_POS, NLL_NEG, WEIGHT = range(8)
-STATISTICS = 8
+TP, PRED, PRED_SQ, TARGET, TARGET_SQ, NLL_POS, NLL_NEG, WEIGHT, TP_SQ, DIFFERENCE = range(10)
+# Voxels of the hard prediction: in both it and the hard target, in it, in the target, and all that have weight.
+HARD_TP, HARD_PRED, HARD_TARGET, HARD_TOTAL = range(10, 14)
+STATISTICS = 14
+
+
+class Wanted(NamedTuple):
+    """Which of the optional statistics a pass computes; the rows of the others are 0.
+
+    Attributes:
+        nll: NLL_POS and NLL_NEG, which cost a logarithm a voxel.
+        soft: TP_SQ and DIFFERENCE.
+        hard: HARD_TP to HARD_TOTAL, exact whole numbers that carry no gradient.
+    """
+
+    nll: bool = True
+    soft: bool = False
+    hard: bool = False
 
 
 # What a mean of nll terms is taken over: see `RatioLinear`.
@@ -135,7 +160,8 @@ class RegionInput(NamedTuple):
         uncertain: what the value -1 of a dense target stands for in each class, (C,) float32, NaN to remove it;
             a target of NaN is removed as well, and any other value outside [0, 1] is out of range. None takes
             dense targets as they are.
-        label_smoothing: the nll sees the target `(1 - label_smoothing) g + label_smoothing / 2`.
+        label_smoothing: the nll sees the target `(1 - label_smoothing) g + label_smoothing / K`, K being 2 for a
+            sigmoid and C for a softmax.
         gamma: exponent of the focal factor of the nll.
     """
 
@@ -296,7 +322,7 @@ class Backend(Protocol):
     def unsupported_reasons(self, request: Request) -> list[str]:
         """Every reason why this request cannot run; empty if it can."""
 
-    def region_sums(self, operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+    def region_sums(self, operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
         """Stacked sums (STATISTICS, N, C) and the number of labels out of range, int64 (N,).
 
         The sums are float64 (float32 on a device without it), NaN for a sample with labels out of range; rows

@@ -29,9 +29,15 @@ class _AllReduce(torch.autograd.Function):
 
 def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
     """The sums of all ranks together, by one all-reduce of a few hundred bytes."""
-    present = [field for field in sums if field is not None]
+    fields = sums._replace(counts=None)
+    present = [field for field in fields if field is not None]
     total = iter(_AllReduce.apply(torch.stack(present), group).unbind(0))
-    return RegionSums._make(None if field is None else next(total) for field in sums)
+    of_all = RegionSums._make(None if field is None else next(total) for field in fields)
+    if sums.counts is None:
+        return of_all
+    counts = sums.counts.clone()
+    distributed.all_reduce(counts, group=group)
+    return of_all._replace(counts=counts)
 
 
 def all_reduce_count(count: int, group: object, like: Tensor) -> Tensor:

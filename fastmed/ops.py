@@ -11,6 +11,7 @@ from torch import Tensor
 from . import dispatch, formulas
 from .contract import (
     EXTRA_COLUMNS,
+    HARD_TP,
     STATISTICS,
     Backend,
     Bins,
@@ -22,6 +23,7 @@ from .contract import (
     RegionSums,
     Request,
     Scored,
+    Wanted,
 )
 
 _OPERANDS = (
@@ -29,7 +31,9 @@ _OPERANDS = (
     "float label_smoothing, float gamma"
 )
 _library = torch.library.Library("fastmed", "DEF")
-_library.define(f"region_sums({_OPERANDS}, bool nll, bool? validate, str backend) -> Tensor")
+_library.define(
+    f"region_sums({_OPERANDS}, bool nll, bool soft, bool hard, bool? validate, str backend) -> (Tensor, Tensor)"
+)
 _library.define(
     f"region_sums_backward({_OPERANDS}, Tensor gradient, Tensor? scale, str backend) -> Tensor",
 )
@@ -53,10 +57,10 @@ def sums_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def unstack(stacked: Tensor, activation: str, nll: bool) -> RegionSums:
+def unstack(stacked: Tensor, counts: Tensor | None, activation: str, wanted: Wanted) -> RegionSums:
     """The stacked sums by name; statistics that were not computed become None."""
-    tp, pred, pred_sq, target, target_sq, nll_pos, nll_neg, weight = stacked.unbind(0)
-    has_nll = nll and activation != "none"
+    tp, pred, pred_sq, target, target_sq, nll_pos, nll_neg, weight, tp_sq, difference = stacked[:HARD_TP].unbind(0)
+    has_nll = wanted.nll and activation != "none"
     return RegionSums(
         tp,
         pred,
@@ -66,7 +70,17 @@ def unstack(stacked: Tensor, activation: str, nll: bool) -> RegionSums:
         nll_pos if has_nll else None,
         nll_neg if has_nll and activation == "sigmoid" else None,
         weight,
+        tp_sq if wanted.soft else None,
+        difference if wanted.soft else None,
+        counts if wanted.hard else None,
     )
+
+
+def _hard_counts(stacked: Tensor) -> Tensor:
+    """Hard counts (N, C, 4) = tn, fp, fn, tp; -1 in a sample with labels out of range."""
+    tp, pred, target, total = stacked[HARD_TP:].unbind(0)
+    counts = torch.stack([total - pred - target + tp, pred - tp, target - tp, tp], dim=-1)
+    return counts.nan_to_num(-1.0).to(torch.int64)
 
 
 def _select(operands: RegionInput, backend: str) -> Backend:
@@ -152,13 +166,14 @@ def _of_table(gradient: Tensor, input: Tensor) -> Tensor:
 _FIELDS = len(RegionInput._fields)
 
 
-def _region_sums(*arguments: Any) -> Tensor:
-    *fields, nll, validate, backend = arguments
+def _region_sums(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *fields, nll, soft, hard, validate, backend = arguments
     operands = _operands(fields)
-    stacked, invalid = _select(operands, backend).region_sums(operands, nll)
+    stacked, invalid = _select(operands, backend).region_sums(operands, Wanted(nll, soft, hard))
     if _is_reported(invalid, validate):
         _raise_invalid(operands, int(invalid.sum()))
-    return stacked.to(sums_dtype(operands.input.dtype))
+    counts = _hard_counts(stacked) if hard else stacked.new_empty(0, dtype=torch.int64)
+    return stacked.to(sums_dtype(operands.input.dtype)), counts
 
 
 def _region_sums_backward(*arguments: Any) -> Tensor:
@@ -176,9 +191,9 @@ def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
     if fused is not None:
         value, gradient, invalid = fused(operands, loss, weights)
     else:
-        nll = loss.lambda_nll != 0
-        stacked, invalid = chosen.region_sums(operands, nll)
-        sums = unstack(stacked, operands.activation, nll)
+        wanted = Wanted(nll=loss.lambda_nll != 0)
+        stacked, invalid = chosen.region_sums(operands, wanted)
+        sums = unstack(stacked, None, operands.activation, wanted)
         value = formulas.ratio_linear(sums, loss, weights)
         gradient = formulas.ratio_linear_gradient(sums, loss, weights)
     if _is_reported(invalid, validate):
@@ -269,8 +284,9 @@ def _stacked(input: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("fastmed::region_sums")
-def _(input: Tensor, *_arguments: Any) -> Tensor:
-    return _stacked(input)
+def _(input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    stacked, hard = _stacked(input), arguments[-3]
+    return stacked, input.new_empty((*stacked.shape[1:], 4) if hard else (0,), dtype=torch.int64)
 
 
 @torch.library.register_fake("fastmed::region_sums_backward")
@@ -332,19 +348,18 @@ class _OnceDifferentiable(torch.autograd.Function):
 
 
 class _Differentiable(torch.autograd.Function):
-    """Runs an operator; its backward pass is `region_sums_backward`."""
+    """Runs an operator whose first output is differentiable; its backward pass is `region_sums_backward`."""
 
     @staticmethod
     def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        output = run(*arguments)
+        first, second = run(*arguments)
         input, target, mask, activation, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
-        by_sums = None
-        if isinstance(output, tuple):
-            by_sums = output[1]
-            ctx.mark_non_differentiable(by_sums)
+        ctx.mark_non_differentiable(second)
+        # What comes with a loss is its gradient by the sums; what comes with sums are counts.
+        by_sums = second if first.ndim == 0 else None
         ctx.save_for_backward(input, target, mask, uncertain, by_sums)
         ctx.options, ctx.nll_options, ctx.backend = (activation, ignore_index), nll_options, arguments[-1]
-        return output
+        return first, second
 
     @staticmethod
     def backward(ctx: Any, *by_output: Tensor) -> tuple[Any, ...]:
@@ -399,10 +414,10 @@ def _is_undisturbed(input: Tensor) -> bool:
     return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)
 
 
-def region_sums(operands: RegionInput, nll: bool, validate: bool | None, backend: str) -> RegionSums:
-    """The sums of one pass; those of the nll are None unless asked for and defined."""
-    stacked = torch.ops.fastmed.region_sums(*operands, nll, validate, backend)
-    return unstack(stacked, operands.activation, nll)
+def region_sums(operands: RegionInput, wanted: Wanted, validate: bool | None, backend: str) -> RegionSums:
+    """The sums of one pass; the optional ones are None unless wanted and defined."""
+    stacked, counts = torch.ops.fastmed.region_sums(*operands, *wanted, validate, backend)
+    return unstack(stacked, counts, operands.activation, wanted)
 
 
 def region_loss(

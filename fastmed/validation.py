@@ -179,6 +179,8 @@ def region_input(
     mask: Tensor | None,
     activation: str | None,
     ignore_index: int | None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> RegionInput:
     """The operands of a region pass, checked and laid out as (N, C, V).
 
@@ -188,13 +190,16 @@ def region_input(
             target or mask that requires a gradient.
     """
     choice("activation", activation, ACTIVATIONS)
+    non_negative("gamma", gamma)
+    smoothing("label_smoothing", label_smoothing)
     target, mask = _checked(input, target, mask)
     if activation == "softmax" and input.shape[1] == 1:
         raise ValueError(
             "activation: got 'softmax' with one class, whose probability is always 1; "
             "use activation='sigmoid', or give the input a channel for the background"
         )
-    return _laid_out(input, target, mask, activation or "none", ignore_index)
+    options = (activation or "none", ignore_index, None, label_smoothing, gamma)
+    return _laid_out(input, target, mask, *options)
 
 
 def binary_input(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastmed.backends import reference
-from fastmed.contract import RegionInput
+from fastmed.contract import HARD_TP, RegionInput, Wanted
 
 EPS32 = torch.finfo(torch.float32).eps
 
@@ -16,10 +16,10 @@ def in_float64(operands: RegionInput) -> RegionInput:
     return operands._replace(input=operands.input.double())
 
 
-def exact_sums(operands: RegionInput, nll: bool = True) -> tuple[Tensor, Tensor]:
+def exact_sums(operands: RegionInput, wanted: Wanted = Wanted()) -> tuple[Tensor, Tensor]:
     """Stacked sums in float64, and how far plain torch at the input's own precision is from them."""
-    exact = reference.differentiable_sums(in_float64(operands), nll)[0]
-    torch_sums = reference.differentiable_sums(operands, nll)[0]
+    exact = reference.differentiable_sums(in_float64(operands), wanted)[0]
+    torch_sums = reference.differentiable_sums(operands, wanted)[0]
     return exact, (torch_sums - exact).abs()
 
 
@@ -28,23 +28,23 @@ def exact_gradient(operands: RegionInput, gradient: Tensor) -> tuple[Tensor, Ten
 
     def differentiate(which: RegionInput) -> Tensor:
         leaf = which.input.detach().clone().requires_grad_()
-        stacked = reference.differentiable_sums(which._replace(input=leaf), True)[0]
-        (result,) = torch.autograd.grad((stacked * gradient.to(stacked.dtype)).sum(), leaf)
+        stacked = reference.differentiable_sums(which._replace(input=leaf), Wanted(soft=True))[0]
+        (result,) = torch.autograd.grad((stacked * gradient.to(stacked.dtype))[:HARD_TP].sum(), leaf)
         return result.double()
 
     exact = differentiate(in_float64(operands))
     return exact, (differentiate(operands) - exact).abs()
 
 
-def assert_sums_close(got: Tensor, operands: RegionInput, nll: bool = True) -> None:
+def assert_sums_close(got: Tensor, operands: RegionInput, wanted: Wanted = Wanted()) -> None:
     """At most twice torch's own error, plus a rounding band of 16 float32 ulp of the sum of magnitudes.
 
     The band: an element carries a few ulp from the elementary functions, and adding 1024 terms in eight or more
     lanes adds the like of it.
     """
-    exact, torch_error = exact_sums(operands, nll)
+    exact, torch_error = exact_sums(operands, wanted)
     magnitude = operands._replace(input=operands.input.abs()) if operands.activation == "none" else operands
-    band = 16 * EPS32 * exact_sums(magnitude, nll)[0].abs()
+    band = 16 * EPS32 * exact_sums(magnitude, wanted)[0].abs()
     excess = (got.double() - exact).abs() - (2 * torch_error + band + 1e-30)
     assert not got.isnan().any()
     assert excess.max() <= 0, f"sums off by {excess.max():.3g} beyond the tolerance"

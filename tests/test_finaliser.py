@@ -8,7 +8,7 @@ from test_formulas import OPTIONS
 from under_test import DEVICE, backends
 
 from fastmed import dispatch, formulas, ops
-from fastmed.contract import LossWeights, RegionInput, Request
+from fastmed.contract import LossWeights, RegionInput, Request, Wanted
 
 _REQUEST = Request("region_sums", DEVICE, torch.float32, torch.int64, 4)
 FUSED = [backend for backend in backends("region_sums") if backend.id != "reference"]
@@ -27,8 +27,8 @@ def test_loss_and_gradient(name: str, activation: str, weighted: bool) -> None:
     operands = RegionInput(torch.randn(3, 4, 50), torch.randint(4, (3, 50)), None, activation, None)
     weights = LossWeights(*(torch.rand(3, 4) + 0.1)) if weighted else LossWeights()
     for loss in OPTIONS[:: 1 if name == "numba" else 4]:
-        stacked, _ = backend.region_sums(operands, True)
-        sums = ops.unstack(stacked, activation, True)
+        stacked, _ = backend.region_sums(operands, Wanted())
+        sums = ops.unstack(stacked, None, activation, Wanted())
         value, gradient, invalid = backend.region_loss(operands, loss, weights)
         expected = formulas.ratio_linear(sums, loss, weights)
         # The backend may round to float32, and the kernel of a loss may add in another order than that of all sums.

@@ -19,6 +19,7 @@ from fastmed.contract import (
     LossWeights,
     RatioLinear,
     RegionSums,
+    Wanted,
 )
 
 
@@ -92,7 +93,7 @@ def test_nothing_valid_gives_zero_and_no_gradient() -> None:
     stacked = torch.zeros(STATISTICS, 2, 3, dtype=torch.float64, requires_grad=True)
     for nll_mean in ("elements", "voxels", "target", "task"):
         loss = RatioLinear(lambda_nll=1.0, nll_mean=nll_mean, balance_pos=True, balance_neg=True)
-        value = formulas.ratio_linear(ops.unstack(stacked, "softmax", True), loss, LossWeights())
+        value = formulas.ratio_linear(ops.unstack(stacked, None, "softmax", Wanted()), loss, LossWeights())
         (gradient,) = torch.autograd.grad(value, stacked)
         assert value.item() == 0.0
         assert (gradient[NLL_POS] == 0).all()
@@ -143,11 +144,13 @@ def weights(present: bool) -> LossWeights:
 def test_closed_gradient_is_that_of_autograd(activation: str, weighted: bool) -> None:
     for loss in OPTIONS:
         stacked, loss_weights = random_sums(activation), weights(weighted)
-        value = formulas.ratio_linear(ops.unstack(stacked, activation, True), loss, loss_weights)
+        value = formulas.ratio_linear(ops.unstack(stacked, None, activation, Wanted()), loss, loss_weights)
         (expected,) = torch.autograd.grad(value, stacked)
         # Neither target nor weight takes a gradient, also where the balance comes from them.
         expected[[TARGET, TARGET_SQ, WEIGHT]] = 0.0
-        closed = formulas.ratio_linear_gradient(ops.unstack(stacked.detach(), activation, True), loss, loss_weights)
+        closed = formulas.ratio_linear_gradient(
+            ops.unstack(stacked.detach(), None, activation, Wanted()), loss, loss_weights
+        )
         torch.testing.assert_close(closed, expected, rtol=1e-12, atol=1e-14, msg=lambda m, at=loss: f"{at}\n{m}")
 
 
@@ -157,13 +160,13 @@ def test_gradcheck(activation: str) -> None:
         loss_weights = weights(True)
 
         def value(stacked: Tensor, at: RatioLinear = loss, by: LossWeights = loss_weights) -> Tensor:
-            return formulas.ratio_linear(ops.unstack(stacked, activation, True), at, by)
+            return formulas.ratio_linear(ops.unstack(stacked, None, activation, Wanted()), at, by)
 
         assert torch.autograd.gradcheck(value, random_sums(activation))
 
 
 def test_per_sample_losses_average_to_the_dice() -> None:
-    sums = ops.unstack(random_sums("softmax").detach(), "softmax", True)
+    sums = ops.unstack(random_sums("softmax").detach(), None, "softmax", Wanted())
     loss = RatioLinear(lambda_nll=0.0)
     per_sample = formulas.ratio_linear_per_sample(sums, loss._replace(lambda_nll=0.5, nll_mean="target"), LossWeights())
     cross_entropy = sums.nll_pos.sum(1) / sums.target.sum(1)

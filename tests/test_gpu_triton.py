@@ -21,11 +21,14 @@ from fastmed.contract import (
     NLL_NEG,
     NLL_POS,
     PRED_SQ,
+    STATISTICS,
     TP,
+    TP_SQ,
     LossWeights,
     RatioLinear,
     RegionInput,
     Request,
+    Wanted,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -83,9 +86,9 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 
 def check_sums(operands: RegionInput) -> None:
     """Every statistic against the reference in float64."""
-    actual, invalid = gpu_triton.region_sums(operands, nll=True)
+    actual, invalid = gpu_triton.region_sums(operands, Wanted())
     exact = operands._replace(input=operands.input.double())
-    expected, expected_invalid = reference.region_sums(exact, nll=True)
+    expected, expected_invalid = reference.region_sums(exact, Wanted())
     for row in range(expected.shape[0]):
         assert_close(actual[row], expected[row], SUMS)
     assert torch.equal(invalid, expected_invalid)
@@ -93,7 +96,8 @@ def check_sums(operands: RegionInput) -> None:
 
 def check_gradient(operands: RegionInput) -> None:
     """The backward pass against the reference in float64, to the rounding of the input's type."""
-    gradient = torch.randn(8, *operands.input.shape[:2], generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    gradient = torch.randn(STATISTICS, *operands.input.shape[:2], generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    gradient[TP_SQ:] = 0.0
     scale = torch.tensor(1.7, device=DEVICE)
     actual = gpu_triton.region_sums_backward(operands, gradient, scale)
     exact = operands._replace(input=operands.input.double())
@@ -222,8 +226,8 @@ def test_channels_last_with_targets_and_weights_of_each_class() -> None:
 )
 def test_labels_of_every_integer_type(target_dtype: torch.dtype) -> None:
     operands = make(2, voxels=140)
-    sums, _ = gpu_triton.region_sums(operands._replace(target=operands.target.to(target_dtype)), nll=True)
-    assert torch.equal(sums, gpu_triton.region_sums(operands, nll=True)[0])
+    sums, _ = gpu_triton.region_sums(operands._replace(target=operands.target.to(target_dtype)), Wanted())
+    assert torch.equal(sums, gpu_triton.region_sums(operands, Wanted())[0])
 
 
 def test_strides_are_read_in_place() -> None:
@@ -239,7 +243,7 @@ def test_labels_out_of_range_spoil_their_sample_alone(activation: str, classes: 
     operands = make(classes, activation, target_dtype=torch.int16, voxels=20)
     operands.target[1, 7:10] = torch.tensor([-1, 100, -300])
     check_sums(operands)
-    sums, invalid = gpu_triton.region_sums(operands, nll=True)
+    sums, invalid = gpu_triton.region_sums(operands, Wanted())
     assert invalid.tolist() == [0, 3]
     assert sums[:, 1].isnan().all()
     value, _, _ = gpu_triton.region_loss(operands, RatioLinear(lambda_nll=1.0), LossWeights())
@@ -249,7 +253,7 @@ def test_labels_out_of_range_spoil_their_sample_alone(activation: str, classes: 
 def test_a_label_beyond_32_bits_is_out_of_range() -> None:
     operands = make(3, target_dtype=torch.int64, voxels=140)
     operands.target[0, 0] = 2**32 + 1
-    assert gpu_triton.region_sums(operands, nll=False)[1].tolist() == [1, 0]
+    assert gpu_triton.region_sums(operands, Wanted(nll=False))[1].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(("activation", "classes"), SCHEMES)
@@ -259,10 +263,10 @@ def test_nan_spoils_its_sample_alone_and_not_where_masked(activation: str, class
     operands.mask[0, 0, 5] = False
     operands.mask[1, 0, 5] = True
     operands.input[:, 0, 5] = torch.nan
-    sums, _ = gpu_triton.region_sums(operands, nll=True)
+    sums, _ = gpu_triton.region_sums(operands, Wanted())
     assert sums[:, 0].isfinite().all()
     assert sums[PRED_SQ, 1, 0].isnan()
-    dx = gpu_triton.region_sums_backward(operands, torch.ones(8, 2, classes, device=DEVICE), None)
+    dx = gpu_triton.region_sums_backward(operands, torch.ones(STATISTICS, 2, classes, device=DEVICE), None)
     assert (dx[0, :, 5] == 0).all()
 
 
@@ -279,7 +283,7 @@ def test_logits_of_any_finite_magnitude(sign: float) -> None:
     """Products with log2(e) overflow here; differences do not."""
     operands = make(3, dtype=torch.bfloat16, voxels=140)
     operands.input[:] = sign * torch.finfo(torch.bfloat16).max
-    sums, _ = gpu_triton.region_sums(operands, nll=True)
+    sums, _ = gpu_triton.region_sums(operands, Wanted())
     assert_close(sums[NLL_POS], sums[TP] * 3.0 * torch.log(torch.tensor(3.0)).item(), SUMS)
 
 
@@ -287,7 +291,7 @@ def test_small_losses_keep_their_digits() -> None:
     """The product of (1 + t) less one keeps t below the rounding of 1, where the plain product loses all."""
     operands = make(1, "sigmoid", dense=True)
     logits = torch.where(operands.target > 0, 20.0, -20.0)
-    sums, _ = gpu_triton.region_sums(operands._replace(input=logits), nll=True)
+    sums, _ = gpu_triton.region_sums(operands._replace(input=logits), Wanted())
     expected = torch.nn.functional.softplus(torch.tensor(-20.0, dtype=torch.float64)) * VOXELS
     torch.testing.assert_close(
         sums[NLL_POS, :, 0] + sums[NLL_NEG, :, 0], expected.repeat(2).to(DEVICE), rtol=SUMS, atol=0
@@ -313,9 +317,9 @@ LOSSES = {
 def check_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> None:
     """The fused loss and its coefficients against the formulas on sums in float64."""
     value, gradient, _ = gpu_triton.region_loss(operands, loss, weights)
-    nll = loss.lambda_nll != 0
+    wanted = Wanted(nll=loss.lambda_nll != 0)
     exact = operands._replace(input=operands.input.double())
-    sums = ops.unstack(reference.region_sums(exact, nll)[0], operands.activation, nll)
+    sums = ops.unstack(reference.region_sums(exact, wanted)[0], None, operands.activation, wanted)
     assert value.dtype == gradient.dtype == torch.float32
     # A loss is a ratio of sums, each within SUMS, computed in float64 and rounded once.
     assert_close(value, formulas.ratio_linear(sums, loss, weights), 3 * SUMS)
@@ -364,10 +368,10 @@ def test_nothing_to_sum(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyP
         None,
     )
     with counted_launches(monkeypatch) as names:
-        sums, invalid = gpu_triton.region_sums(operands, nll=True)
-        dx = gpu_triton.region_sums_backward(operands, torch.zeros(8, samples, 3, device=DEVICE), None)
+        sums, invalid = gpu_triton.region_sums(operands, Wanted())
+        dx = gpu_triton.region_sums_backward(operands, torch.zeros(STATISTICS, samples, 3, device=DEVICE), None)
     assert names == []
-    assert sums.shape == (8, samples, 3)
+    assert sums.shape == (STATISTICS, samples, 3)
     assert (sums == 0).all()
     assert invalid.tolist() == [0] * samples
     assert dx.shape == shape

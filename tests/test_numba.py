@@ -17,8 +17,9 @@ import torch
 
 pytest.importorskip("numba")
 
-from fastmed.backends.cpu_numba import channels_last, memory, pointwise, softmax, threads, tiles
+from fastmed.backends.cpu_numba import channels_last, memory, optional, pointwise, softmax, threads, tiles
 from fastmed.backends.cpu_numba.vector_math import elementwise, exp_non_positive, log1p_unit, log_positive
+from fastmed.contract import STATISTICS
 from fastmed.functional import region_sums
 
 
@@ -74,8 +75,8 @@ def test_half_formats_convert_as_torch_does(dtype: torch.dtype) -> None:
 
 def test_inner_loops_use_wide_registers() -> None:
     """Compiled anew, since assembly is not kept with cached code: no loop may have fallen back to scalars."""
-    tile, by, one = np.ones(64, np.float32), np.ones(8, np.float32), np.float32(1.0)
-    sums = np.zeros(8)
+    tile, by, one = np.ones(64, np.float32), np.ones(STATISTICS, np.float32), np.float32(1.0)
+    sums = np.zeros(STATISTICS)
     calls = {
         tiles.remove: (tile, tile.copy()),
         tiles.remove_value: (tile, tile.copy(), one),
@@ -92,8 +93,15 @@ def test_inner_loops_use_wide_registers() -> None:
         channels_last._focal_gradient: (tile, tile, tile, one, one, tile, tile, tile.copy()),
         channels_last._add_overlap_gradient: (tile, tile, tile, tile, tile, tile, tile.copy()),
         softmax._exponentials: (tile, tile.copy(), tile.copy(), tile.copy()),
-        softmax._add: (tile, tile, tile, tile, tile, True, sums),
-        softmax._products: (tile, tile, tile, by, tile.copy(), tile.copy()),
+        softmax._add: (tile, tile, tile, sums),
+        softmax._add_nll: (tile, tile, tile, tile, one, one, sums),
+        softmax._add_focal_nll: (tile, tile, tile, tile, tile, one, one, one, sums),
+        softmax._products: (tile, tile, tile, one, one, by, tile.copy(), tile.copy()),
+        softmax._focal_products: (tile, tile.copy(), tile, tile, tile, one, one, one, by, tile.copy()),
+        softmax._add_soft_products: (tile, tile, tile, by, tile.copy(), tile.copy()),
+        pointwise._add_soft_gradient: (tile, tile, tile, True, by, tile.copy()),
+        optional.add_soft: (tile, tile, tile, sums),
+        optional.add_hard: (tile, one, tile, tile, sums),
     }
     wide = r"(vmulp|vaddp|vfmadd\w*p|fmla|fmul|fadd)s?\s.*(ymm|zmm|v\d+\.4s)"
     for function, arguments in calls.items():

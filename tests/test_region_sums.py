@@ -10,22 +10,25 @@ from under_test import DEVICE
 
 import fastmed
 from fastmed import validation
-from fastmed.contract import STATISTICS, RegionInput
-from fastmed.functional import region_sums
+from fastmed.backends import reference
+from fastmed.contract import HARD_TP, STATISTICS, TP_SQ, RegionInput, Wanted
+from fastmed.functional import confusion_counts, region_sums
+from fastmed.metrics.functional import one_versus_rest
 
 ACTIVATIONS = ("sigmoid", "softmax", None)
 
 
-def run(operands: RegionInput, backend: str, gradient: Tensor, nll: bool = True) -> tuple[Tensor, Tensor]:
+def run(operands: RegionInput, backend: str, gradient: Tensor, wanted: Wanted = Wanted()) -> tuple[Tensor, Tensor]:
     """Stacked sums of a backend and the gradient of the input."""
-    stacked = torch.ops.fastmed.region_sums(*operands, nll, None, backend)
+    stacked, _ = torch.ops.fastmed.region_sums(*operands, *wanted, None, backend)
     return stacked, torch.ops.fastmed.region_sums_backward(*operands, gradient, None, backend)
 
 
-def check(operands: RegionInput, backend: str) -> None:
+def check(operands: RegionInput, backend: str, wanted: Wanted = Wanted()) -> None:
     gradient = torch.randn(STATISTICS, *operands.input.shape[:2])
-    stacked, grad_input = run(operands, backend, gradient)
-    assert_sums_close(stacked, operands)
+    gradient[HARD_TP if wanted.soft else TP_SQ :] = 0.0
+    stacked, grad_input = run(operands, backend, gradient, wanted)
+    assert_sums_close(stacked, operands, wanted)
     assert_gradient_close(grad_input, operands, gradient)
 
 
@@ -172,9 +175,13 @@ def test_any_finite_logit_gives_finite_sums(region_backend: str, activation: str
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax", "none"])
 def test_nan_stays_in_its_sample(region_backend: str, activation: str) -> None:
     input, target = torch.randn(3, 2, 50), torch.randint(2, (3, 50))
-    clean, clean_gradient = run(RegionInput(input, target, None, activation, None), region_backend, torch.ones(8, 3, 2))
+    clean, clean_gradient = run(
+        RegionInput(input, target, None, activation, None), region_backend, torch.ones(STATISTICS, 3, 2)
+    )
     input[1, 1, 17] = torch.nan
-    dirty, dirty_gradient = run(RegionInput(input, target, None, activation, None), region_backend, torch.ones(8, 3, 2))
+    dirty, dirty_gradient = run(
+        RegionInput(input, target, None, activation, None), region_backend, torch.ones(STATISTICS, 3, 2)
+    )
     assert dirty[1, 1, 1].isnan()
     assert torch.equal(clean[:, [0, 2]], dirty[:, [0, 2]])
     assert torch.equal(clean_gradient[[0, 2]], dirty_gradient[[0, 2]])
@@ -184,9 +191,11 @@ def test_minus_infinity_switches_a_class_off(region_backend: str) -> None:
     input = torch.randn(1, 3, 20)
     input[:, 2] = -torch.inf
     target = torch.randint(2, (1, 20))
-    stacked, gradient = run(RegionInput(input, target, None, "softmax", None), region_backend, torch.ones(8, 1, 3))
+    stacked, gradient = run(
+        RegionInput(input, target, None, "softmax", None), region_backend, torch.ones(STATISTICS, 1, 3)
+    )
     pair, pair_gradient = run(
-        RegionInput(input[:, :2], target, None, "softmax", None), region_backend, torch.ones(8, 1, 2)
+        RegionInput(input[:, :2], target, None, "softmax", None), region_backend, torch.ones(STATISTICS, 1, 2)
     )
     torch.testing.assert_close(stacked[:, :, :2], pair, rtol=1e-6, atol=0)
     assert (stacked[:3, :, 2] == 0).all()
@@ -265,21 +274,21 @@ def test_an_unknown_label_is_named(region_backend: str, value: float, layout: st
     operands = RegionInput(torch.randn(2, 3, 50), target, None, "sigmoid", None, torch.zeros(3))
     if layout == "table":
         operands = operands._replace(input=operands.input[1].t(), target=target[1].t())
-    sums = torch.ops.fastmed.region_sums(*operands, True, False, region_backend)
+    sums, _ = torch.ops.fastmed.region_sums(*operands, *Wanted(), False, region_backend)
     assert sums[:, -1].isnan().all()
     assert layout == "table" or sums[:, 0].isfinite().all()
     unseen = (target >= 0) & (target <= 1) | target.isnan() | (target == -1)
     hidden = operands._replace(mask=unseen[1].t() if layout == "table" else unseen)
-    sums = torch.ops.fastmed.region_sums(*hidden, True, True, region_backend)
+    sums, _ = torch.ops.fastmed.region_sums(*hidden, *Wanted(), True, region_backend)
     assert sums.isfinite().all()
     with pytest.raises(ValueError, match=rf"target: got {value:g} for task 1 \(2 such values in all\), allowed are"):
-        torch.ops.fastmed.region_sums(*operands, True, True, region_backend)
+        torch.ops.fastmed.region_sums(*operands, *Wanted(), True, region_backend)
 
 
 def test_sums_without_nll(region_backend: str) -> None:
     operands = RegionInput(torch.randn(2, 3, 50), torch.randint(3, (2, 50)), None, "softmax", None)
-    stacked, _ = run(operands, region_backend, torch.randn(8, 2, 3), nll=False)
-    assert_sums_close(stacked, operands, nll=False)
+    stacked, _ = run(operands, region_backend, torch.randn(STATISTICS, 2, 3), Wanted(nll=False))
+    assert_sums_close(stacked, operands, Wanted(nll=False))
     sums = region_sums(operands.input, operands.target, activation="softmax", nll=False, backend=region_backend)
     assert sums.nll_pos is None
     assert sums.nll_neg is None
@@ -332,3 +341,80 @@ def test_float64_runs_on_the_reference() -> None:
     assert sums.tp.dtype == torch.float64
     with pytest.raises(fastmed.BackendError, match=r"numba: (takes logits in float32|runs on cpu)"):
         region_sums(input, torch.randint(2, (1, 9)), activation="softmax", backend="numba")
+
+
+@pytest.fixture(params=["reference", "numba"])
+def cpu_backend(request: pytest.FixtureRequest) -> str:
+    """The backends that know soft and hard statistics."""
+    return str(request.param)
+
+
+def labels(classes: int, voxels: int) -> Tensor:
+    return torch.randint(classes, (2, voxels))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("dense", [False, True], ids=["labels", "dense"])
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+def test_soft_and_hard_statistics(cpu_backend: str, activation: str | None, dense: bool, masked: bool) -> None:
+    input = torch.randn(2, 5, 1301) * 3
+    target = torch.rand(2, 5, 1301).masked_fill(torch.rand(2, 5, 1301) < 0.2, 0.5) if dense else labels(5, 1301)
+    mask = torch.rand(2, 1, 1301) * (torch.rand(2, 1, 1301) < 0.7) if masked else None
+    operands = RegionInput(input, target, mask, activation or "none", None)
+    wanted = Wanted(nll=activation is not None, soft=True, hard=True)
+    check(operands, cpu_backend, wanted)
+    stacked, _ = run(operands, cpu_backend, torch.zeros(STATISTICS, 2, 5), wanted)
+    exact = reference.region_sums(operands, wanted)[0]
+    assert torch.equal(stacked[HARD_TP:].double(), exact[HARD_TP:])
+    assert (exact[HARD_TP] > 0).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dense", [False, True], ids=["labels", "dense"])
+def test_softmax_focal_and_smoothed(cpu_backend: str, gamma: float, smoothing: float, dense: bool) -> None:
+    input = torch.randn(2, 5, 1301) * torch.tensor([0.1, 1.0, 5.0, 20.0, 60.0]).view(1, 5, 1)
+    target = torch.rand(2, 5, 1301) if dense else labels(5, 1301)
+    operands = RegionInput(input, target, None, "softmax", None, label_smoothing=smoothing, gamma=gamma)
+    check(operands, cpu_backend)
+
+
+@pytest.mark.parametrize("classes", [2, 40])
+def test_counts_are_those_of_the_confusion_matrix(cpu_backend: str, classes: int) -> None:
+    input, target = torch.randn(2, classes, 9, 10, 11), torch.randint(classes, (2, 9, 10, 11))
+    # Equal logits: the lowest class wins.
+    input[:, 1] = input[:, 0]
+    target[:, 0] = 255
+    sums = region_sums(input, target, activation="softmax", ignore_index=255, hard_counts=True, backend=cpu_backend)
+    matrix = confusion_counts(input, target, classes, ignore_index=255)
+    expected = torch.stack(one_versus_rest(matrix), dim=-1)
+    assert sums.counts is not None
+    assert sums.counts.dtype == torch.int64
+    assert torch.equal(sums.counts, expected)
+
+
+def test_counts_of_a_sigmoid_are_those_of_its_threshold(cpu_backend: str) -> None:
+    input, target = torch.randn(2, 3, 700), torch.rand(2, 3, 700) < 0.3
+    input[0, :, 5] = torch.nan
+    sums = region_sums(input, target, activation="sigmoid", hard_counts=True, backend=cpu_backend)
+    assert sums.counts is not None
+    assert torch.equal(sums.counts, confusion_counts(input, target, 3, threshold=0.0))
+
+
+def test_counts_beyond_what_float32_holds(cpu_backend: str) -> None:
+    voxels = 2**24 + 1
+    input = torch.ones(1).expand(1, 1, voxels)
+    sums = region_sums(
+        input, torch.ones(1, 1, voxels, dtype=torch.bool), activation=None, nll=False, hard_counts=True,
+        backend=cpu_backend,
+    )  # fmt: skip
+    assert sums.counts is not None
+    assert sums.counts.tolist() == [[[0, 0, 0, voxels]]]
+
+
+def test_a_nan_is_predicted_as_no_class(cpu_backend: str) -> None:
+    input = torch.zeros(1, 2, 3)
+    input[0, 1, 1] = torch.nan
+    sums = region_sums(input, torch.tensor([[0, 1, 1]]), activation="softmax", hard_counts=True, backend=cpu_backend)
+    assert sums.counts is not None
+    assert sums.counts.tolist() == [[[1, 1, 0, 1], [1, 0, 2, 0]]]

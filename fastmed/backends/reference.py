@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..contract import (
+    DIFFERENCE,
     EXTRA_COLUMNS,
+    HARD_PRED,
+    HARD_TARGET,
+    HARD_TOTAL,
+    HARD_TP,
     NLL_NEG,
     NLL_POS,
     PRED,
@@ -19,12 +24,14 @@ from ..contract import (
     TARGET,
     TARGET_SQ,
     TP,
+    TP_SQ,
     WEIGHT,
     Bins,
     CountInput,
     RegionInput,
     Request,
     Scored,
+    Wanted,
 )
 
 
@@ -101,10 +108,25 @@ def _activate(logits: Tensor, activation: str) -> Tensor:
 
 
 def _smoothed(target: Tensor, operands: RegionInput) -> Tensor:
-    return (1.0 - operands.label_smoothing) * target + operands.label_smoothing / 2
+    outcomes = target.shape[1] if operands.activation == "softmax" else 2
+    return (1.0 - operands.label_smoothing) * target + operands.label_smoothing / outcomes
 
 
-def differentiable_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+def _hard_prediction(logits: Tensor, activation: str) -> Tensor:
+    """Whether each class is predicted, (N, C, V); none is where a logit is NaN."""
+    if activation == "softmax":
+        # torch takes a NaN for the largest.
+        chosen = _one_hot(logits.argmax(1), logits.shape[1], torch.bool)
+        return chosen & ~logits.isnan().any(1, keepdim=True)
+    return logits > (0.0 if activation == "sigmoid" else 0.5)
+
+
+def _focal_factor(log_pred: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma from log p, without cancellation next to p = 1."""
+    return (-torch.expm1(log_pred)) ** gamma
+
+
+def differentiable_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
     """`region_sums` composed of torch operators that autograd follows: the definition of the statistics."""
     logits, target, weight, _, invalid = _expand(operands)
     pred = _activate(logits, operands.activation)
@@ -115,23 +137,33 @@ def differentiable_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tenso
     rows[TARGET] = weight * target
     rows[TARGET_SQ] = weight * target * target
     rows[WEIGHT] = weight
-    if nll and operands.activation == "sigmoid":
+    if wanted.soft:
+        rows[TP_SQ] = weight * pred * pred * target
+        rows[DIFFERENCE] = weight * (pred - target).abs()
+    if wanted.hard:
+        counted = weight != 0
+        in_pred, in_target = _hard_prediction(logits, operands.activation) & counted, (target > 0.5) & counted
+        rows[HARD_TP], rows[HARD_PRED], rows[HARD_TARGET] = in_pred & in_target, in_pred, in_target
+        rows[HARD_TOTAL] = counted
+    if wanted.nll and operands.activation == "sigmoid":
         smoothed = _smoothed(target, operands)
         # The focal factors (1 - p)^gamma and p^gamma, from logarithms that do not cancel.
         log_pos, log_neg = F.logsigmoid(logits), F.logsigmoid(-logits)
         rows[NLL_POS] = -weight * smoothed * torch.exp(operands.gamma * log_neg) * log_pos
         rows[NLL_NEG] = -weight * (1.0 - smoothed) * torch.exp(operands.gamma * log_pos) * log_neg
-    elif nll and operands.activation == "softmax":
+    elif wanted.nll and operands.activation == "softmax":
+        log_pred, share = torch.log_softmax(logits, 1), weight * _smoothed(target, operands)
+        if operands.gamma:
+            share = share * _focal_factor(log_pred, operands.gamma)
         # 0 * inf would be NaN where a class has probability zero and is not the target.
-        log_pred = torch.log_softmax(logits, 1)
-        rows[NLL_POS] = torch.where(target == 0, 0.0, -weight * target * log_pred)
+        rows[NLL_POS] = torch.where(share == 0, 0.0, -share * log_pred)
     stacked = torch.stack([row.sum(-1, dtype=_sum_dtype(row.device)) for row in rows])
     return stacked.masked_fill((invalid > 0).view(1, -1, 1), torch.nan), invalid
 
 
-def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+def region_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
     """See `Backend.region_sums`."""
-    return differentiable_sums(operands, nll)
+    return differentiable_sums(operands, wanted)
 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
@@ -139,8 +171,9 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
     logits, target, weight, removed, _ = _expand(operands)
     pred = _activate(logits, operands.activation)
     coefficients = gradient.to(logits.dtype) if scale is None else (gradient * scale).to(logits.dtype)
-    tp, by_pred, by_sq, _, _, pos, neg, _ = coefficients.unsqueeze(-1).unbind(0)
-    by_p = weight * (tp * target + by_pred + 2.0 * by_sq * pred)
+    tp, by_pred, by_sq, _, _, pos, neg, _, tp_sq, difference = coefficients[:HARD_TP].unsqueeze(-1).unbind(0)
+    by_p = weight * (tp * target + by_pred + 2.0 * (by_sq + tp_sq * target) * pred)
+    by_p = by_p + weight * difference * torch.sign(pred - target)
     if operands.activation == "none":
         grad_input = by_p
     elif operands.activation == "sigmoid":
@@ -151,7 +184,15 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
         by_neg = torch.exp(gamma * log_pos) * (pred - gamma * other * log_neg)
         grad_input = pred * other * by_p + weight * (pos * smoothed * by_pos + neg * (1.0 - smoothed) * by_neg)
     else:
-        by_nll = weight * pos * target
+        by_nll = weight * pos * _smoothed(target, operands)
+        if operands.gamma:
+            log_pred = torch.log_softmax(logits, 1)
+            factor = _focal_factor(log_pred, operands.gamma)
+            # log p / (1 - p) tends to -1 as p tends to 1.
+            others = -torch.expm1(log_pred)
+            ratio = torch.where(others == 0, -1.0, log_pred / torch.where(others == 0, 1.0, others))
+            slope = factor * (1.0 - operands.gamma * pred * ratio)
+            by_nll = torch.where(by_nll == 0, 0.0, by_nll * slope)
         grad_input = pred * (by_p - (pred * by_p).sum(1, keepdim=True) + by_nll.sum(1, keepdim=True)) - by_nll
     return torch.empty_like(operands.input).copy_(grad_input.masked_fill(removed, 0.0))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import formulas, ops, validation
-from ..contract import LossWeights, RatioLinear
+from ..contract import LossWeights, RatioLinear, Wanted
 from ..distributed import all_reduce_count, all_reduce_sums
 from ..labels import MissingPolicy
 from ..validation import BinaryWeight, ClassWeight
@@ -93,7 +93,7 @@ def multitask_bce_loss(
     weights = LossWeights(None, pos, neg)
     if process_group is None and reduction != "none":
         return ops.region_loss(operands, loss, weights, validate, backend)
-    sums = ops.region_sums(operands, True, validate, backend)
+    sums = ops.region_sums(operands, Wanted(), validate, backend)
     if process_group is not None:
         sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
     per_task = formulas.nll_per_class(sums, loss, weights)

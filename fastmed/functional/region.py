@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import formulas, ops, validation
-from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums
+from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
 from ..distributed import all_reduce_sums
 
 
@@ -17,6 +17,10 @@ def region_sums(
     mask: Tensor | None = None,
     ignore_index: int | None = None,
     nll: bool = True,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+    soft: bool = False,
+    hard_counts: bool = False,
     validate: bool | None = None,
     backend: str = "auto",
 ) -> RegionSums:
@@ -40,6 +44,10 @@ def region_sums(
             A voxel of weight 0 is removed: not even a NaN in it counts, and its gradient is 0.
         ignore_index: label (or value of a dense target) whose voxels are removed.
         nll: whether to compute `nll_pos` and `nll_neg`, which cost a logarithm a voxel.
+        label_smoothing: e turns the target of the nll into `(1 - e) g + e / K`, K = C under softmax, else 2.
+        gamma: exponent of the focal factor: `(1 - p)^gamma` in `nll_pos`, `p^gamma` in `nll_neg`.
+        soft: whether to compute `tp_sq` = sum w p^2 g and `difference` = sum w |p - g|.
+        hard_counts: whether to count the hard prediction in the same pass: `counts`, see `RegionSums`.
         validate: whether labels out of range raise. None raises where looking needs no device synchronisation
             (on the CPU); elsewhere the sums of such a sample are NaN.
         backend: "auto", or the name of the backend that must run: see `fastmed info`.
@@ -62,8 +70,8 @@ def region_sums(
         >>> sums.tp.tolist(), sums.pred.tolist()
         ([[0.0, 32.0]], [[32.0, 32.0]])
     """
-    operands = validation.region_input(input, target, mask, activation, ignore_index)
-    return ops.region_sums(operands, nll, validate, backend)
+    operands = validation.region_input(input, target, mask, activation, ignore_index, label_smoothing, gamma)
+    return ops.region_sums(operands, Wanted(nll, soft, hard_counts), validate, backend)
 
 
 def region_loss(
@@ -79,7 +87,7 @@ def region_loss(
     """A known loss: scalar and local ones in one fused operator, the others as a formula on the sums."""
     if process_group is None and reduction != "none":
         return ops.region_loss(operands, loss, weights, validate, backend)
-    sums = ops.region_sums(operands, loss.lambda_nll != 0, validate, backend)
+    sums = ops.region_sums(operands, Wanted(nll=loss.lambda_nll != 0), validate, backend)
     if process_group is not None:
         sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
     if reduction != "none":

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
+from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
 from . import finalise, launch
 from .confusion import confusion_counts
 from .histogram import score_histogram
@@ -44,23 +44,27 @@ def unsupported_reasons(request: Request) -> list[str]:
     return []
 
 
-def _sums(operands: RegionInput, *, nll: bool, region: bool) -> tuple[Any, Tensor]:
+def _sums(operands: RegionInput, flags: launch.Flags) -> tuple[Any, Tensor]:
     n, c, voxels = operands.input.shape
     stacked, invalid = np.zeros((STATISTICS, n, c)), np.zeros(n, dtype=np.int64)
     if n * c * voxels:
-        combine(launch.partial_sums(operands, nll=nll, region=region), stacked, invalid)
+        combine(launch.partial_sums(operands, flags), stacked, invalid)
     return stacked, torch.from_numpy(invalid)
 
 
-def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+def region_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
     """See `Backend.region_sums`."""
-    stacked, invalid = _sums(operands, nll=nll, region=True)
+    stacked, invalid = _sums(operands, launch.Flags(wanted.nll, True, wanted.soft, wanted.hard))
     return torch.from_numpy(stacked), invalid
+
+
+def _flags(loss: RatioLinear) -> launch.Flags:
+    return launch.Flags(nll=loss.lambda_nll != 0, region=loss.lambda_ratio != 0)
 
 
 def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """See `FusedBackend.region_loss`."""
-    stacked, invalid = _sums(operands, nll=loss.lambda_nll != 0, region=loss.lambda_ratio != 0)
+    stacked, invalid = _sums(operands, _flags(loss))
     value, gradient = np.empty((), np.float32), np.empty(stacked.shape, np.float32)
     arrays = finalise.arrays(weights, operands.activation, stacked.shape[2])
     finalise.ratio_linear(stacked, finalise.numbers(loss), *arrays, value, gradient)
@@ -73,8 +77,7 @@ def region_step(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
         return None
     gradient = torch.empty_like(operands.input)
     of_loss = (finalise.numbers(loss), *finalise.arrays(weights, operands.activation, operands.input.shape[1]))
-    nll, region = loss.lambda_nll != 0, loss.lambda_ratio != 0
-    value, invalid = launch.table_step(operands, of_loss, gradient, nll=nll, region=region)
+    value, invalid = launch.table_step(operands, of_loss, gradient, _flags(loss))
     return torch.scalar_tensor(value, dtype=torch.float32), gradient, invalid
 
 

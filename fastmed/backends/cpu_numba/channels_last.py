@@ -42,11 +42,12 @@ _TILES_PER_FOLD = 32
 _VECTOR = 8
 
 _F = np.float32
+_OVERLAP = (TP, PRED, PRED_SQ, TARGET_SQ)
 
 
-def applies(classes: int, strides: tuple[int, ...]) -> bool:
-    """Whether the classes of a voxel are neighbours in memory."""
-    return classes > 1 and strides[1:] == (1, classes)
+def applies(classes: int, strides: tuple[int, ...], optional: bool) -> bool:
+    """Whether the classes of a voxel are neighbours in memory, and no optional statistics are wanted."""
+    return classes > 1 and strides[1:] == (1, classes) and not optional
 
 
 @compiled
@@ -165,7 +166,7 @@ def _add_products(a: Any, b: Any, sums: Any) -> None:
 @compiled
 def _is_summed(s: int, nll: Any, region: Any) -> Any:
     """Whether a statistic was asked for."""
-    return region or s in (TARGET, WEIGHT) or (nll and s in (NLL_POS, NLL_NEG))
+    return s in (TARGET, WEIGHT) or (region and s in _OVERLAP) or (nll and s in (NLL_POS, NLL_NEG))
 
 
 @compiled
@@ -303,7 +304,7 @@ def _chunk_gradient(
     for s in (TP, PRED, PRED_SQ):
         for c in range(classes):
             overlaps = overlaps or by[s, n, c] != _F(0.0)
-    for s in range(statistics):
+    for s in (TP, PRED, PRED_SQ, NLL_POS, NLL_NEG):
         if overlaps or s in (NLL_POS, NLL_NEG):
             _repeat(by[s, n], of_class[s])
     if target.has_uncertain:

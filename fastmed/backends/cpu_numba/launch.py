@@ -12,16 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...contract import STATISTICS, RegionInput
+from ...contract import DIFFERENCE, STATISTICS, TP_SQ, RegionInput
 from . import channels_last, pointwise, softmax, step, threads
 from .memory import ELEMENTS, kind, span
 from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK, UNCERTAIN
 
 _Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
 
-
 # Where a call's layout differs from its plan's.
 _ADDRESSES = [INPUT, TARGET, MASK, UNCERTAIN, GRADIENT]
+
+
+class Flags(NamedTuple):
+    """Which statistics a kernel computes, or takes a gradient of; `region` are those of overlaps."""
+
+    nll: bool = False
+    region: bool = False
+    soft: bool = False
+    hard: bool = False
 
 
 class Plan(NamedTuple):
@@ -57,9 +65,8 @@ def _describe(operand: _Operand) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | None, flags: tuple[bool, ...]) -> Plan:
+def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | None, flags: Flags) -> Plan:
     input, target, mask, _ = operands
-    nll, region = flags
     assert input is not None
     assert target is not None
     samples, classes, voxels = input[0]
@@ -68,12 +75,12 @@ def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | N
     voxels_per_chunk = TILE * TILES_PER_CHUNK
     if activation == "softmax":
         kernels = softmax
-    elif activation == "sigmoid" and dense and channels_last.applies(classes, input[1]):
+    elif activation == "sigmoid" and dense and channels_last.applies(classes, input[1], flags.soft or flags.hard):
         kernels = channels_last
         voxels_per_chunk = channels_last.voxels_per_chunk(classes)
     chunks = -(-voxels // voxels_per_chunk)
     numbers = (
-        *(voxels, chunks, activation == "sigmoid", nll, region),
+        *(voxels, chunks, activation == "sigmoid", *flags),
         *(number for operand in operands for number in _describe(operand)),
         *(0, classes),
         *(dense, ignore_index is not None, ignore_index or 0, mask is not None),
@@ -121,17 +128,15 @@ def _operands(plan: Plan, operands: RegionInput, gradient: Tensor | None = None)
     return *plan.types, layout, _numbers(operands.label_smoothing, operands.gamma)
 
 
-def _plan_of(
-    operands: RegionInput, nll: bool, region: bool, gradient: Tensor | None = None, describe: Any = _operand
-) -> Plan:
+def _plan_of(operands: RegionInput, flags: Flags, gradient: Tensor | None = None, describe: Any = _operand) -> Plan:
     input, target, mask, activation, ignore_index = operands[:5]
     described = (describe(input), describe(target), describe(mask), describe(gradient))
-    return _plan(described, activation, ignore_index, (nll, region))
+    return _plan(described, activation, ignore_index, flags)
 
 
-def partial_sums(operands: RegionInput, *, nll: bool, region: bool) -> Any:
+def partial_sums(operands: RegionInput, flags: Flags) -> Any:
     """Partial sums (N, C, chunks, statistics), with one more column for targets out of range."""
-    plan = _plan_of(operands, nll, region)
+    plan = _plan_of(operands, flags)
     partials = np.empty(plan.partials)
     arguments = (*_operands(plan, operands), partials)
     _run(plan.kernels.sums_serial, plan.kernels.sums_parallel, plan.elements, arguments)
@@ -140,7 +145,7 @@ def partial_sums(operands: RegionInput, *, nll: bool, region: bool) -> Any:
 
 def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
     """Writes the gradient of the input from that of the stacked sums."""
-    plan = _plan_of(operands, False, False, gradient)
+    plan = _plan_of(operands, Flags(soft=bool(by[[TP_SQ, DIFFERENCE]].any())), gradient)
     arguments = (*_operands(plan, operands, gradient), by)
     _run(plan.kernels.gradient_serial, plan.kernels.gradient_parallel, plan.elements, arguments)
 
@@ -154,11 +159,9 @@ def has_table_step(operands: RegionInput) -> bool:
     return 0 < rows * columns < threads.SERIAL_BELOW and columns > 1 and input.is_contiguous()
 
 
-def table_step(
-    operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, *, nll: bool, region: bool
-) -> tuple[float, int]:
+def table_step(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
-    plan = _plan_of(operands, nll, region, gradient, _table_operand)
+    plan = _plan_of(operands, flags, gradient, _table_operand)
     numbers = _numbers(operands.label_smoothing, operands.gamma)
     value, invalid = step.table_step(*plan.types, plan.layout, _addresses(operands, gradient), numbers, *loss)
     return value, invalid

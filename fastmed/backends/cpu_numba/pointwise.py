@@ -7,16 +7,30 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from ...contract import NLL_NEG, NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
+from ...contract import (
+    DIFFERENCE,
+    NLL_NEG,
+    NLL_POS,
+    PRED,
+    PRED_SQ,
+    TARGET,
+    TARGET_SQ,
+    TP,
+    TP_SQ,
+    WEIGHT,
+)
 from .binary import focal_nll, focal_slope, sigmoid, softplus
 from .memory import store
+from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     CHUNKS,
     GAMMA,
+    HARD,
     INVALID,
     NLL,
     SIGMOID,
     SMOOTHING,
+    SOFT,
     TILE,
     TILES_PER_CHUNK,
     VOXELS,
@@ -120,6 +134,12 @@ def _add_identity(p: Any, target: Any, weight: Any, sums: Any) -> None:
 
 
 @elementwise
+def _probabilities(x: Any, p: Any) -> None:
+    for i in range(x.size):
+        p[i] = sigmoid(x[i], exp_non_positive(-abs(x[i])))
+
+
+@elementwise
 def _sigmoid_gradient(x: Any, target: Any, weight: Any, smoothing: Any, by: Any, gradient: Any) -> None:
     """`w { p (1-p) (a_tp g + a_pred + 2 a_sq p) + a_pos s (p-1) + a_neg (1-s) p }` of a tile."""
     by_tp, by_pred, by_sq, by_pos, by_neg = by[TP], by[PRED], _F(2.0) * by[PRED_SQ], by[NLL_POS], by[NLL_NEG]
@@ -154,6 +174,21 @@ def _identity_gradient(p: Any, target: Any, weight: Any, by: Any, gradient: Any)
     by_tp, by_pred, by_sq = by[TP], by[PRED], _F(2.0) * by[PRED_SQ]
     for i in range(p.size):
         gradient[i] = weight[i] * (by_tp * target[i] + by_pred + by_sq * p[i])
+
+
+@elementwise
+def _add_soft_gradient(x: Any, target: Any, weight: Any, is_sigmoid: bool, by: Any, gradient: Any) -> None:
+    """Adds the gradient of the soft statistics of a tile."""
+    by_tp_sq, by_difference = by[TP_SQ], by[DIFFERENCE]
+    if is_sigmoid:
+        for i in range(x.size):
+            t = exp_non_positive(-abs(x[i]))
+            p = sigmoid(x[i], t)
+            slope = p * sigmoid(-x[i], t)
+            gradient[i] += weight[i] * slope * soft_slope(p, target[i], by_tp_sq, by_difference)
+    else:
+        for i in range(x.size):
+            gradient[i] += weight[i] * soft_slope(x[i], target[i], by_tp_sq, by_difference)
 
 
 @compiled
@@ -198,11 +233,13 @@ def _chunk_sums(
 ) -> None:
     input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
     voxels, is_sigmoid, nll = layout[VOXELS], layout[SIGMOID] != 0, layout[NLL] != 0
+    soft, hard = layout[SOFT] != 0, layout[HARD] != 0
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     classes, chunks = partials.shape[1], partials.shape[2]
     row, chunk = item // chunks, item % chunks
     n, c = row // classes, row % classes
     x, g, w = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    p = np.empty(TILE, np.float32)
     labels = np.empty(TILE, np.int32)
     sums = np.zeros(partials.shape[3])
     first = chunk * TILES_PER_CHUNK * TILE
@@ -220,6 +257,14 @@ def _chunk_sums(
             _add_sigmoid(x[:size], g[:size], w[:size], sums)
             if nll:
                 _add_focal_nll(x[:size], g[:size], w[:size], smoothing, gamma, sums)
+        if hard:
+            add_hard(x[:size], _F(0.0) if is_sigmoid else _F(0.5), g[:size], w[:size], sums)
+        if soft:
+            if is_sigmoid:
+                _probabilities(x[:size], p[:size])
+            else:
+                p[:size] = x[:size]
+            add_soft(p[:size], g[:size], w[:size], sums)
     partials[n, c, chunk] = sums
 
 
@@ -236,7 +281,7 @@ def _chunk_gradient(
 ) -> None:
     input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
     gradient = unpack_gradient(gradient_type, layout)
-    voxels, chunks, is_sigmoid = layout[VOXELS], layout[CHUNKS], layout[SIGMOID] != 0
+    voxels, chunks, is_sigmoid, soft = layout[VOXELS], layout[CHUNKS], layout[SIGMOID] != 0, layout[SOFT] != 0
     smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     classes = by.shape[2]
     row, chunk = item // chunks, item % chunks
@@ -254,6 +299,8 @@ def _chunk_gradient(
             _sigmoid_gradient(x[:size], g[:size], w[:size], smoothing, by[:, n, c], dx[:size])
         else:
             _focal_gradient(x[:size], g[:size], w[:size], smoothing, gamma, by[:, n, c], dx[:size])
+        if soft:
+            _add_soft_gradient(x[:size], g[:size], w[:size], is_sigmoid, by[:, n, c], dx[:size])
         if removes(target, mask):
             remove(dx[:size], w[:size])
         start = n * gradient.sample + c * gradient.channel + v * gradient.voxel

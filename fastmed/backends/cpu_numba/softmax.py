@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from ...contract import NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
+from ...contract import DIFFERENCE, NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, TP_SQ, WEIGHT
 from .memory import store
+from .optional import add_hard, add_soft, choose, soft_slope
 from .tiles import (
     CHUNKS,
+    GAMMA,
+    HARD,
     INVALID,
     NLL,
+    SMOOTHING,
+    SOFT,
     TILE,
     TILES_PER_CHUNK,
     VOXELS,
@@ -31,6 +36,8 @@ from .tiles import (
 from .vector_math import elementwise, exp_non_positive, log_positive, reduction
 
 _F = np.float32
+# Less than any 1 - p but 0, and its reciprocal is finite.
+_TINY = _F(1e-30)
 
 
 @compiled
@@ -74,9 +81,9 @@ def _normalise(p: Any, reciprocal: Any) -> None:
 
 
 @reduction
-def _add(p: Any, x: Any, log_total: Any, target: Any, weight: Any, nll: bool, sums: Any) -> None:
-    """Adds the statistics of one class of a tile; x holds logits minus their maximum."""
-    tp = pred = pred_sq = target_sum = target_sq = nll_pos = total = _F(0.0)
+def _add(p: Any, target: Any, weight: Any, sums: Any) -> None:
+    """Adds the statistics of one class of a tile but for the nll."""
+    tp = pred = pred_sq = target_sum = target_sq = total = _F(0.0)
     for i in range(p.size):
         wp, wg = weight[i] * p[i], weight[i] * target[i]
         tp += wp * target[i]
@@ -85,28 +92,90 @@ def _add(p: Any, x: Any, log_total: Any, target: Any, weight: Any, nll: bool, su
         target_sum += wg
         target_sq += wg * target[i]
         total += weight[i]
-    if nll:
-        for i in range(p.size):
-            # A class of logit -inf and no target would give 0 * inf.
-            cost = weight[i] * target[i] * (log_total[i] - x[i])
-            nll_pos += cost if target[i] != _F(0.0) else _F(0.0)
     sums[TP] += tp
     sums[PRED] += pred
     sums[PRED_SQ] += pred_sq
     sums[TARGET] += target_sum
     sums[TARGET_SQ] += target_sq
-    sums[NLL_POS] += nll_pos
     sums[WEIGHT] += total
 
 
+@reduction
+def _add_nll(x: Any, log_total: Any, target: Any, weight: Any, kept: Any, spread: Any, sums: Any) -> None:
+    """Adds the nll of one class of a tile against `kept g + spread`; x holds logits minus their maximum."""
+    nll_pos = _F(0.0)
+    for i in range(x.size):
+        # A class of logit -inf and no target would give 0 * inf.
+        share = weight[i] * (kept * target[i] + spread)
+        cost = share * (log_total[i] - x[i])
+        nll_pos += cost if share != _F(0.0) else _F(0.0)
+    sums[NLL_POS] += nll_pos
+
+
 @elementwise
-def _products(p: Any, target: Any, weight: Any, by: Any, r: Any, total: Any) -> None:
+def _focal_factor(others: Any, gamma: Any) -> Any:
+    """(1 - p)^gamma from 1 - p, which is positive."""
+    return exp_non_positive(-gamma * log_positive(_F(1.0) / others))
+
+
+@reduction
+def _add_focal_nll(
+    p: Any, x: Any, log_total: Any, target: Any, weight: Any, kept: Any, spread: Any, gamma: Any, sums: Any
+) -> None:
+    """As `_add_nll`, of the focal nll."""
+    nll_pos = _F(0.0)
+    for i in range(x.size):
+        share = weight[i] * (kept * target[i] + spread)
+        cost = share * _focal_factor(max(_F(1.0) - p[i], _TINY), gamma) * (log_total[i] - x[i])
+        nll_pos += cost if share != _F(0.0) else _F(0.0)
+    sums[NLL_POS] += nll_pos
+
+
+@elementwise
+def _products(p: Any, target: Any, weight: Any, kept: Any, spread: Any, by: Any, r: Any, total: Any) -> None:
     """`r_c = p_c u_c - e_c`, u the gradient by p and e that by log p; their total is the softmax's own term."""
-    by_tp, by_pred, by_sq, by_pos = by[TP], by[PRED], _F(2.0) * by[PRED_SQ], by[NLL_POS]
+    by_tp, by_pred, by_sq = by[TP], by[PRED], _F(2.0) * by[PRED_SQ]
+    by_kept, by_spread = kept * by[NLL_POS], spread * by[NLL_POS]
     for i in range(p.size):
         g = target[i]
-        r[i] = weight[i] * (p[i] * (by_tp * g + by_pred + by_sq * p[i]) - by_pos * g)
+        r[i] = weight[i] * (p[i] * (by_tp * g + by_pred + by_sq * p[i]) - by_kept * g - by_spread)
         total[i] += r[i]
+
+
+@elementwise
+def _focal_products(
+    p: Any, x: Any, log_total: Any, target: Any, weight: Any, kept: Any, spread: Any, gamma: Any, by: Any, total: Any
+) -> None:
+    """As `_products`, of the focal nll, in place of x."""
+    by_tp, by_pred, by_sq, by_pos = by[TP], by[PRED], _F(2.0) * by[PRED_SQ], by[NLL_POS]
+    for i in range(p.size):
+        g, others = target[i], max(_F(1.0) - p[i], _TINY)
+        # -log p / (1 - p), by its series where the difference has few digits left.
+        by_others = (log_total[i] - x[i]) / others if others > _F(1e-3) else _F(1.0) + _F(0.5) * others
+        share = by_pos * (kept * g + spread)
+        pull = share * _focal_factor(others, gamma) * (_F(1.0) + gamma * p[i] * by_others)
+        pull = pull if share != _F(0.0) else _F(0.0)
+        x[i] = weight[i] * (p[i] * (by_tp * g + by_pred + by_sq * p[i]) - pull)
+        total[i] += x[i]
+
+
+@elementwise
+def _add_soft_products(p: Any, target: Any, weight: Any, by: Any, r: Any, total: Any) -> None:
+    """Adds the share of the soft statistics to `r` and its total."""
+    by_tp_sq, by_difference = by[TP_SQ], by[DIFFERENCE]
+    for i in range(p.size):
+        share = weight[i] * p[i] * soft_slope(p[i], target[i], by_tp_sq, by_difference)
+        r[i] += share
+        total[i] += share
+
+
+@compiled
+def _has_nll(target: Any, spread: Any) -> bool:
+    """Whether a class costs anything in a tile: a label map has few of many classes in each."""
+    has_target = False
+    for i in range(target.size):
+        has_target |= target[i] != _F(0.0)
+    return has_target or spread != _F(0.0)
 
 
 @elementwise
@@ -195,8 +264,10 @@ def _chunk_sums(
     partials: Any,
 ) -> None:
     input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
-    voxels, nll = layout[VOXELS], layout[NLL] != 0
+    voxels, nll, soft, hard = layout[VOXELS], layout[NLL] != 0, layout[SOFT] != 0, layout[HARD] != 0
+    smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     classes, chunks = partials.shape[1], partials.shape[2]
+    kept, spread = _F(1.0) - smoothing, smoothing / _F(classes)
     n, chunk = item // chunks, item % chunks
     tile = _tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
@@ -206,6 +277,7 @@ def _chunk_sums(
         np.empty(tile, np.float32),
         np.empty(tile, np.float32),
     )
+    free, chosen = np.empty(tile, np.float32), np.empty(tile, np.float32)
     labels = np.empty(tile, np.int32)
     sums = np.zeros((classes, partials.shape[3]))
     first = chunk * TILES_PER_CHUNK * TILE
@@ -231,10 +303,20 @@ def _chunk_sums(
         if nll:
             _logarithms(total[:size], log_total[:size])
         _reciprocals(total[:size])
+        free[:] = _F(1.0)
         for c in range(classes):
             _normalise(p[c], total[:size])
             _load_class(g[:size], w[:size], labels[:size], removed[:size], target, mask, n, c, v)
-            _add(p[c], x[c], log_total[:size], g[:size], w[:size], nll, sums[c])
+            _add(p[c], g[:size], w[:size], sums[c])
+            if nll and gamma == _F(0.0):
+                _add_nll(x[c], log_total[:size], g[:size], w[:size], kept, spread, sums[c])
+            elif nll and _has_nll(g[:size], spread):
+                _add_focal_nll(p[c], x[c], log_total[:size], g[:size], w[:size], kept, spread, gamma, sums[c])
+            if soft:
+                add_soft(p[c], g[:size], w[:size], sums[c])
+            if hard:
+                choose(x[c], p[c], free[:size], chosen[:size])
+                add_hard(chosen[:size], _F(0.5), g[:size], w[:size], sums[c])
     for c in range(classes):
         partials[n, c, chunk] = sums[c]
 
@@ -252,13 +334,16 @@ def _chunk_gradient(
 ) -> None:
     input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
     gradient = unpack_gradient(gradient_type, layout)
-    voxels, chunks = layout[VOXELS], layout[CHUNKS]
+    voxels, chunks, soft = layout[VOXELS], layout[CHUNKS], layout[SOFT] != 0
+    smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
     classes = by.shape[2]
+    kept, spread = _F(1.0) - smoothing, smoothing / _F(classes)
     n, chunk = item // chunks, item % chunks
     tile = _tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
-    total, removed, product_total = (
+    total, log_total, removed, product_total = (
+        np.empty(tile, np.float32),
         np.empty(tile, np.float32),
         np.empty(tile, np.float32),
         np.empty(tile, np.float32),
@@ -284,12 +369,22 @@ def _chunk_gradient(
             n,
             v,
         )
+        if gamma != _F(0.0):
+            _logarithms(total[:size], log_total[:size])
         _reciprocals(total[:size])
         product_total[:size] = _F(0.0)
         for c in range(classes):
             _normalise(p[c], total[:size])
             _load_class(g[:size], w[:size], labels[:size], removed[:size], target, mask, n, c, v)
-            _products(p[c], g[:size], w[:size], by[:, n, c], x[c], product_total[:size])
+            of_class, sum_of_products = by[:, n, c], product_total[:size]
+            if gamma == _F(0.0) or not _has_nll(g[:size], spread):
+                _products(p[c], g[:size], w[:size], kept, spread, of_class, x[c], sum_of_products)
+            else:
+                _focal_products(
+                    p[c], x[c], log_total[:size], g[:size], w[:size], kept, spread, gamma, of_class, sum_of_products
+                )
+            if soft:
+                _add_soft_products(p[c], g[:size], w[:size], of_class, x[c], sum_of_products)
         for c in range(classes):
             _project(x[c], p[c], product_total[:size])
             if removes(target, mask):

@@ -65,19 +65,8 @@ class Mask(NamedTuple):
 # operand, and two vectors from which it builds the tuples. In int64: voxels, chunks, sigmoid, which statistics, then
 # address, span, kind and strides of each operand, the address and number of the values that -1 stands for, then the
 # flags. In float32: smoothing and gamma.
-VOXELS, CHUNKS, SIGMOID, NLL, REGION, INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    11,
-    17,
-    23,
-    29,
-    31,
-)
+VOXELS, CHUNKS, SIGMOID, NLL, REGION, SOFT, HARD = range(7)
+INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS = 7, 13, 19, 25, 31, 33
 SMOOTHING, GAMMA = 0, 1
 
 

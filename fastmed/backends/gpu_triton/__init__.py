@@ -12,7 +12,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request
+from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
 from . import launch
 from .primitives import INTERPRETED
 
@@ -55,14 +55,14 @@ def _first_stage(operands: RegionInput, statistics: frozenset[int]) -> Tensor:
     return partials
 
 
-def region_sums(operands: RegionInput, nll: bool) -> tuple[Tensor, Tensor]:
+def region_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
     """See `Backend.region_sums`."""
     input = operands.input
     samples, classes, _ = input.shape
     if input.numel() == 0:
         sums = input.new_zeros((STATISTICS, samples, classes), dtype=torch.float64)
         return sums, input.new_zeros((samples,), dtype=torch.int64)
-    statistics = launch.statistics_of_sums(operands, nll)
+    statistics = launch.statistics_of_sums(operands, wanted)
     sums = input.new_empty((STATISTICS, samples, classes), dtype=torch.float64)
     invalid = input.new_empty((samples,), dtype=torch.int64)
     with _device(input):

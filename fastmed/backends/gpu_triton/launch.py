@@ -25,6 +25,7 @@ from ...contract import (
     LossWeights,
     RatioLinear,
     RegionInput,
+    Wanted,
 )
 from . import channels_last, finalise, sigmoid, softmax_few, softmax_many
 from .primitives import INTERPRETED
@@ -111,12 +112,12 @@ def _is_per_class(operands: RegionInput) -> bool:
     return operands.is_dense and operands.ignore_index is not None
 
 
-def statistics_of_sums(operands: RegionInput, nll: bool) -> frozenset[int]:
+def statistics_of_sums(operands: RegionInput, wanted: Wanted) -> frozenset[int]:
     """Statistics that the first stage computes for `region_sums`; the others follow from these."""
-    wanted = {TP, PRED, PRED_SQ, TARGET}
-    if nll and operands.activation != "none":
-        wanted |= {NLL_POS}
-    return _complete(operands, wanted | {TARGET_SQ, WEIGHT})
+    statistics = {TP, PRED, PRED_SQ, TARGET, TARGET_SQ, WEIGHT}
+    if wanted.nll and operands.activation != "none":
+        statistics.add(NLL_POS)
+    return _complete(operands, statistics)
 
 
 def statistics_of_loss(operands: RegionInput, loss: RatioLinear) -> frozenset[int]:
