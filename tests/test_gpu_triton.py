@@ -421,7 +421,7 @@ def test_a_program_visits_no_more_tiles_than_its_product_holds() -> None:
         "sigmoid",
         None,
     )
-    forward, _ = launch.partial_sums(operands, launch.statistics_of_sums(operands, True), processors=132)
+    forward, _ = launch.partial_sums(operands, launch.statistics_of_sums(operands, Wanted()), processors=132)
     rows, programs = forward.grid
     assert rows == 1
     assert programs * forward.arguments["BLOCK"] * launch.TILES_PER_PROGRAM >= voxels
