@@ -27,6 +27,14 @@ class RegionOptions(TypedDict, total=False):
             rank are added to it in the same pass: the Dice of an epoch costs no second look at the voxels.
         validate: whether labels out of range raise; None (default) = where that needs no device synchronisation.
         backend: "auto" (default) or a name: see `fastmed info`.
+
+    Example:
+        >>> import torch
+        >>> from fastmed.functional import RegionOptions, jaccard_loss
+        >>> options: RegionOptions = {"include_background": False, "ignore_index": 255}
+        >>> logits, labels = torch.zeros(1, 2, 4), torch.tensor([[0, 1, 1, 255]])
+        >>> jaccard_loss(logits, labels, **options).shape
+        torch.Size([])
     """
 
     include_background: bool
