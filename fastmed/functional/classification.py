@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import torch
 from torch import Tensor
 
 from .. import formulas, ops, validation
@@ -13,8 +14,6 @@ from ..labels import MissingPolicy
 from ..validation import BinaryWeight, ClassWeight
 
 
-# A small batch takes no longer than to make and check this anew.
-@functools.lru_cache(maxsize=256)
 def _loss(
     reduction: str, normalize: str, tasks: int, labels: int | None, balance_pos: bool, balance_neg: bool
 ) -> RatioLinear:
@@ -32,6 +31,10 @@ def _loss(
         balance_pos=balance_pos,
         balance_neg=balance_neg,
     )
+
+
+# A small batch takes no longer than to make and check this anew.
+_cached_loss = functools.lru_cache(maxsize=256)(_loss)
 
 
 def multitask_bce_loss(
@@ -101,7 +104,8 @@ def multitask_bce_loss(
     )
     balance_pos, balance_neg, pos, neg = validation.binary_weights(pos_weight, neg_weight, task_weight, logits)
     labels = logits.numel() if process_group is None else None
-    loss = _loss(reduction, normalize, logits.shape[1], labels, balance_pos, balance_neg)
+    make = _loss if torch.compiler.is_compiling() else _cached_loss
+    loss = make(reduction, normalize, logits.shape[1], labels, balance_pos, balance_neg)
     weights = LossWeights(None, pos, neg)
     if process_group is None and reduction != "none":
         return ops.region_loss(operands, loss, weights, validate, backend)
