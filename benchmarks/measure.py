@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .cases import Case, Provider
+from .memory import kept_for_backward, peak_extra
 from .timing import Clock, alternate, spread
 
 Result = tuple[torch.Tensor, ...]
@@ -31,7 +32,7 @@ def _disagreement(case: Case, expected: Result, got: Result) -> str | None:
 
 
 def measure(case: Case, device: torch.device, clock: Clock, bandwidth: float) -> list[dict[str, Any]]:
-    """A row for each provider: median, spread, ratio to fastmed, bandwidth, extra memory; or why it failed."""
+    """A row for each provider: median, spread, ratio to fastmed, bandwidth, memory; or why it failed."""
     rows: dict[str, dict[str, Any]] = {}
     ready: dict[str, Provider] = {}
     expected: Result | None = None
@@ -56,12 +57,8 @@ def measure(case: Case, device: torch.device, clock: Clock, bandwidth: float) ->
     for name in ready:
         rows[name]["times_fastmed"] = rows[name]["median_s"] / rows["fastmed"]["median_s"]
         rows[name]["share_of_copy"] = case.bytes_read_and_written / rows[name]["median_s"] / bandwidth
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            ready[name]()
-            rows[name]["peak_extra_bytes"] = torch.cuda.max_memory_allocated() - before
+        rows[name]["peak_extra_bytes"] = peak_extra(ready[name], device)
+        rows[name]["kept_bytes"] = kept_for_backward(ready[name])
     return list(rows.values())
 
 

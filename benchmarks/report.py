@@ -17,6 +17,21 @@ _RESULTS = _ROOT / "benchmarks" / "results"
 _NOT_MEASURED = "Not measured yet.\n"
 
 
+_BENCHMARK_HEADER = [
+    "case",
+    "provider",
+    "ms, median ± IQR",
+    "times fastmed's",
+    "of copy bandwidth",
+    "peak of extra memory, MB",
+    "kept for backward, MB",
+]
+
+
+def _megabytes(number: int | None) -> str:
+    return "-" if number is None else f"{number / 1e6:.1f}"
+
+
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
@@ -44,16 +59,16 @@ def benchmark_table(kind: str) -> str:
         rows = []
         for row in content["results"]:
             if "failed" in row:
-                rows.append([row["case"], row["provider"], f"failed: {row['failed']}", "", ""])
+                rows.append([row["case"], row["provider"], f"failed: {row['failed']}", *[""] * 4])
                 continue
             time = f"{row['median_s'] * 1e3:.3g} ± {row['iqr_s'] * 1e3:.2g}"
             ratio, share = f"{row['times_fastmed']:.2f}", f"{row['share_of_copy']:.0%}"
-            rows.append([row["case"], row["provider"], time, ratio, share])
+            memory = [_megabytes(row.get(name)) for name in ("peak_extra_bytes", "kept_bytes")]
+            rows.append([row["case"], row["provider"], time, ratio, share, *memory])
         parts.append(
             f"{about['device']}, {about['cores']} cores, torch {versions['torch']}, "
             f"MONAI {versions.get('monai', '-')}, {about['date']}; "
-            f"copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n"
-            + _table(["case", "provider", "ms, median ± IQR", "times fastmed's", "of copy bandwidth"], rows)
+            f"copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n" + _table(_BENCHMARK_HEADER, rows)
         )
     return "\n".join(parts) or _NOT_MEASURED
 

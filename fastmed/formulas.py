@@ -60,6 +60,57 @@ def soft_dice(sums: RegionSums, *, squared: bool = True, smooth: float = 1e-5) -
     return overlap_loss(sums, dice)
 
 
+def generalized_dice(regions: RegionSums, weighting: str, smooth: float, class_weight: Tensor | None) -> Tensor:
+    """Generalised Dice loss of each sample, (N,): one ratio of sums over the classes, rare classes weighing more.
+
+    `1 - (2 sum_c w_c tp_c + smooth) / (sum_c w_c (pred_c + target_c) + smooth)` with w = 1 / target^2 ("square"),
+    1 / target ("simple") or 1 ("uniform"); an absent class takes the largest weight of the others (Sudre et al., 2017).
+    """
+    volume = regions.target.detach()
+    weight = torch.ones_like(volume)
+    if weighting != "uniform":
+        weight = 1.0 / (volume * volume if weighting == "square" else volume)
+        present = torch.where(weight.isinf(), 0.0, weight)
+        weight = torch.where(weight.isinf(), present.amax(1, keepdim=True), weight)
+    if class_weight is not None:
+        weight = weight * class_weight
+    intersection, total = (weight * regions.tp).sum(1), (weight * (regions.pred + regions.target)).sum(1)
+    return 1.0 - (2.0 * intersection + smooth) / (total + smooth)
+
+
+def focal_ratio(overlap: Tensor, exponent: float) -> Tensor:
+    """Overlap losses to a power; below 1 the exponent would have an infinite slope at 0, where the loss is cut."""
+    return overlap.clamp(min=torch.finfo(overlap.dtype).eps) ** exponent
+
+
+def log_cosh(overlap: Tensor) -> Tensor:
+    """The logarithm of the hyperbolic cosine of overlap losses (Jadon, 2020)."""
+    return overlap.cosh().log()
+
+
+def matthews(regions: RegionSums, smooth: float) -> Tensor:
+    """One minus the soft correlation coefficient of Matthews of each region, (N, C) (Abhishek and Hamarneh, 2021)."""
+    tp, fp, fn = regions.tp, regions.pred - regions.tp, regions.target - regions.tp
+    tn = regions.weight - tp - fp - fn
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    # The square root has an infinite slope at 0, which a class that is nowhere reaches.
+    root = torch.where(product > 0, product, 1.0).sqrt() * (product > 0)
+    return 1.0 - (tp * tn - fp * fn) / (root + smooth)
+
+
+def sensitivity_specificity(regions: RegionSums, sensitivity_share: float, smooth: float) -> Tensor:
+    """Mean squared error inside the target and outside, weighed against one another, (N, C) (Brosch et al., 2015).
+
+    For hard targets, whose squares are themselves.
+    """
+    if regions.tp_sq is None:
+        raise ValueError("sums: hold no tp_sq; compute them with soft=True")
+    inside = regions.target - 2.0 * regions.tp + regions.tp_sq
+    outside = regions.pred_sq - regions.tp_sq
+    missed = inside / (regions.target + smooth)
+    return sensitivity_share * missed + (1.0 - sensitivity_share) * outside / (regions.weight - regions.target + smooth)
+
+
 def nll_weights(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor]:
     """Weights of nll_pos and nll_neg of each class, (1, C): those given, times the balance of the batch if asked.
 

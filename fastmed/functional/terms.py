@@ -1,0 +1,152 @@
+"""Losses as terms: what each needs of a pass over the voxels, and its formula on the sums.
+
+Terms that need the same of a pass share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import formulas, ops, validation
+from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
+from ..distributed import all_reduce_sums
+from ..labels import MissingPolicy
+from .options import Options
+
+
+class Pass(NamedTuple):
+    """What a pass over the voxels is asked for; see `RegionInput` and `Wanted`."""
+
+    activation: str | None
+    wanted: Wanted = Wanted(nll=False)
+    label_smoothing: float = 0.0
+    gamma: float = 0.0
+    missing: MissingPolicy | None = None
+
+    def joined(self, other: Pass) -> Pass | None:
+        """One pass for both, or None if there is none."""
+        if (self.activation, self.missing) != (other.activation, other.missing):
+            return None
+        nll = self if self.wanted.nll else other
+        if self.wanted.nll and other.wanted.nll and self[2:4] != other[2:4]:
+            return None
+        return nll._replace(wanted=Wanted._make(map(max, self.wanted, other.wanted)))
+
+    def operands(self, input: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int | None) -> RegionInput:
+        """The operands, checked."""
+        if self.missing is None:
+            return validation.region_input(
+                input, target, mask, self.activation, ignore_index, self.label_smoothing, self.gamma
+            )
+        return validation.binary_input(
+            input,
+            target,
+            mask,
+            ignore_index=ignore_index,
+            missing=self.missing,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
+        )
+
+
+class Term(NamedTuple):
+    """A loss as mathematics on the sums of one pass.
+
+    Attributes:
+        reads: what it needs of the pass.
+        formula: sums to loss, reduced as the options say.
+        fused: the same loss for an operator that computes mean and sum at once, if it is of that family.
+        factor: the loss is multiplied by it.
+    """
+
+    reads: Pass
+    formula: Callable[[RegionSums], Tensor]
+    fused: tuple[RatioLinear, LossWeights] | None = None
+    factor: float = 1.0
+
+
+def ratio_linear_term(reads: Pass, loss: RatioLinear, weights: LossWeights, options: Options) -> Term:
+    """A loss of the family that operators know."""
+
+    def formula(sums: RegionSums) -> Tensor:
+        if options.reduction != "none":
+            return formulas.ratio_linear(sums, loss, weights)
+        if loss.lambda_nll:
+            return formulas.ratio_linear_per_sample(sums, loss, weights)
+        return formulas.ratio_linear_per_region(sums, loss, weights)
+
+    reads = reads._replace(wanted=reads.wanted._replace(nll=loss.lambda_nll != 0))
+    return Term(reads, formula, (loss, weights))
+
+
+def region_term(
+    reads: Pass, per_region: Callable[[RegionSums], Tensor], options: Options, input: Tensor, *, weigh: bool = True
+) -> Term:
+    """A loss of each region, weighted by class and reduced; `weigh` is False if the formula weighs the classes."""
+    first_class = options.first_class(input)
+    selection = RatioLinear(first_class=first_class, pool_batch=options.pool == "batch")
+    weights = options.weights(input) if weigh else None
+
+    def formula(sums: RegionSums) -> Tensor:
+        values = per_region(formulas.regions_of(sums, selection))
+        return options.reduce(values if weights is None else values * weights[first_class:])
+
+    return Term(reads, formula)
+
+
+def _check_hard_counts(counts: Tensor, input: Tensor) -> None:
+    expected = (input.shape[1], 4)
+    if counts.dtype != torch.int64 or tuple(counts.shape) != expected or counts.device != input.device:
+        raise ValueError(
+            f"hard_counts: got {counts.dtype} of shape {tuple(counts.shape)} on {counts.device}, "
+            f"allowed is torch.int64 of shape {expected} on {input.device}"
+        )
+
+
+def _grouped(terms: Sequence[Term]) -> list[tuple[Pass, list[Term]]]:
+    """The passes that the terms need, each with those that share it."""
+    groups: list[tuple[Pass, list[Term]]] = []
+    for term in terms:
+        for i, (shared, members) in enumerate(groups):
+            joined = shared.joined(term.reads)
+            if joined is not None:
+                groups[i] = (joined, [*members, term])
+                break
+        else:
+            groups.append((term.reads, [term]))
+    return groups
+
+
+def evaluate(terms: Sequence[Term], input: Tensor, target: Tensor, mask: Tensor | None, options: Options) -> Tensor:
+    """The sum of the terms."""
+    options.check()
+    counts = options.hard_counts
+    if counts is not None:
+        _check_hard_counts(counts, input)
+    is_plain = counts is None and options.process_group is None and options.reduction != "none"
+    if is_plain and len(terms) == 1 and terms[0].fused is not None:
+        operands = terms[0].reads.operands(input, target, mask, options.ignore_index)
+        value = ops.region_loss(operands, *terms[0].fused, options.validate, options.backend)
+        return value if terms[0].factor == 1.0 else terms[0].factor * value
+    total: Tensor | None = None
+    for reads, members in _grouped(terms):
+        wanted = reads.wanted._replace(hard=counts is not None)
+        operands = reads.operands(input, target, mask, options.ignore_index)
+        sums = ops.region_sums(operands, wanted, options.validate, options.backend)
+        if counts is not None and sums.counts is not None:
+            counts += sums.counts.sum(0)
+            counts = None
+        if options.process_group is not None:
+            sums = all_reduce_sums(formulas.pool_batch(sums), options.process_group)
+        for term in members:
+            value = term.factor * term.formula(sums)
+            if len(terms) > 1 and value.ndim == 2:
+                value = value.mean(1)
+            total = value if total is None else total + value
+    if total is None:
+        raise ValueError("terms: got none, allowed is one or more")
+    return total
