@@ -52,7 +52,8 @@ class AsymmetricUnifiedFocalLoss(Fused, peer.AsymmetricUnifiedFocalLoss):
             raise ValueError(f"y_true: has shape {tuple(y_true.shape)}, not {tuple(y_pred.shape)}")
         if has_labels and y_pred.shape[1] != self.num_classes:
             raise ValueError(f"num_classes: got {self.num_classes} for {y_pred.shape[1]} channels")
-        logits = torch.logit(y_pred, self.asy_focal_loss.epsilon)
+        # Next to 1, half precision has no logits.
+        logits = torch.logit(y_pred.to(ops.sums_dtype(y_pred.dtype)), self.asy_focal_loss.epsilon)
         if y_pred.shape[1] == 1:
             if ignore_index is not None:
                 mask, ignore_index = valid_voxels(y_true, ignore_index), None
