@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -38,20 +39,24 @@ def alternate(
     rounds: tuple[int, int] = (5, 300),
     seconds: float = 15.0,
 ) -> dict[str, list[float]]:
-    """Times of each function, one call of each in every round.
+    """Times of each function, one call of each in every round, in an order that changes from round to round.
 
-    Rounds go on until `seconds` have passed, but at least and at most as many as `rounds` says.
+    A call leaves code and memory in the caches for its successor: in a fixed order one function would always follow
+    another that does the like, and be the faster for it. Rounds go on until `seconds` have passed, but at least and
+    at most as many as `rounds` says.
     """
     for function in functions.values():
         for _ in range(warmup):
             function()
     times: dict[str, list[float]] = {name: [] for name in functions}
+    names, order = list(functions), random.Random(0)
     start = time.perf_counter()
     for done in range(rounds[1]):
         if done >= rounds[0] and time.perf_counter() - start > seconds:
             break
-        for name, function in functions.items():
-            times[name].append(clock(function))
+        order.shuffle(names)
+        for name in names:
+            times[name].append(clock(functions[name]))
     return times
 
 

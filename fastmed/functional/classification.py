@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import torch
 from torch import Tensor
 
 from .. import formulas, ops, validation
@@ -9,6 +12,29 @@ from ..contract import LossWeights, RatioLinear, Wanted
 from ..distributed import all_reduce_count, all_reduce_sums
 from ..labels import MissingPolicy
 from ..validation import BinaryWeight, ClassWeight
+
+
+def _loss(
+    reduction: str, normalize: str, tasks: int, labels: int | None, balance_pos: bool, balance_neg: bool
+) -> RatioLinear:
+    """The loss of so many tasks and labels; None stands for a number that only all ranks together know."""
+    validation.choice("reduction", reduction, validation.REDUCTIONS)
+    validation.choice("normalize", normalize, validation.NORMALIZATIONS)
+    scale = 1.0 if reduction == "mean" else float(tasks)
+    if normalize == "total" and labels is not None:
+        scale /= max(labels, 1)
+    return RatioLinear(
+        lambda_ratio=0.0,
+        lambda_nll=scale,
+        nll_mean="task" if normalize == "task" else "elements",
+        mean=normalize != "total",
+        balance_pos=balance_pos,
+        balance_neg=balance_neg,
+    )
+
+
+# A small batch takes no longer than to make and check this anew.
+_cached_loss = functools.lru_cache(maxsize=256)(_loss)
 
 
 def multitask_bce_loss(
@@ -76,20 +102,10 @@ def multitask_bce_loss(
     operands = validation.binary_input(
         logits, target, mask, missing=missing, label_smoothing=label_smoothing, gamma=gamma, pool_batch=True
     )
-    validation.choice("reduction", reduction, validation.REDUCTIONS)
-    validation.choice("normalize", normalize, validation.NORMALIZATIONS)
     balance_pos, balance_neg, pos, neg = validation.binary_weights(pos_weight, neg_weight, task_weight, logits)
-    scale = 1.0 if reduction == "mean" else float(logits.shape[1])
-    if normalize == "total" and process_group is None:
-        scale /= max(logits.numel(), 1)
-    loss = RatioLinear(
-        lambda_ratio=0.0,
-        lambda_nll=scale,
-        nll_mean="task" if normalize == "task" else "elements",
-        mean=normalize != "total",
-        balance_pos=balance_pos,
-        balance_neg=balance_neg,
-    )
+    labels = logits.numel() if process_group is None else None
+    make = _loss if torch.compiler.is_compiling() else _cached_loss
+    loss = make(reduction, normalize, logits.shape[1], labels, balance_pos, balance_neg)
     weights = LossWeights(None, pos, neg)
     if process_group is None and reduction != "none":
         return ops.region_loss(operands, loss, weights, validate, backend)

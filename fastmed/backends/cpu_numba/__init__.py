@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numba
@@ -58,6 +59,7 @@ def region_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(stacked), invalid
 
 
+@functools.lru_cache(maxsize=256)
 def _flags(loss: RatioLinear) -> launch.Flags:
     return launch.Flags(nll=loss.lambda_nll != 0, region=loss.lambda_ratio != 0)
 

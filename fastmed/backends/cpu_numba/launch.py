@@ -46,12 +46,12 @@ def _operand(tensor: Tensor | None) -> _Operand:
     return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
 
 
-def _table_operand(tensor: Tensor | None) -> _Operand:
+def _as_volume(operand: _Operand) -> _Operand:
     """A table (N, C) as the one volume (1, C, N) that it is to the kernels."""
-    if tensor is None:
+    if operand is None:
         return None
-    (rows, columns), (by_row, by_column) = tensor.shape, tensor.stride()
-    return (1, columns, rows), (0, by_column, by_row), tensor.dtype
+    (rows, columns), (by_row, by_column), dtype = operand
+    return (1, columns, rows), (0, by_column, by_row), dtype
 
 
 def _describe(operand: _Operand) -> tuple[int, ...]:
@@ -66,6 +66,8 @@ def _describe(operand: _Operand) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | None, flags: Flags) -> Plan:
+    if operands[0] is not None and len(operands[0][0]) == 2:
+        operands = tuple(map(_as_volume, operands))
     input, target, mask, _ = operands
     assert input is not None
     assert target is not None
@@ -128,9 +130,9 @@ def _operands(plan: Plan, operands: RegionInput, gradient: Tensor | None = None)
     return *plan.types, layout, _numbers(operands.label_smoothing, operands.gamma)
 
 
-def _plan_of(operands: RegionInput, flags: Flags, gradient: Tensor | None = None, describe: Any = _operand) -> Plan:
+def _plan_of(operands: RegionInput, flags: Flags, gradient: Tensor | None = None) -> Plan:
     input, target, mask, activation, ignore_index = operands[:5]
-    described = (describe(input), describe(target), describe(mask), describe(gradient))
+    described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
     return _plan(described, activation, ignore_index, flags)
 
 
@@ -161,7 +163,7 @@ def has_table_step(operands: RegionInput) -> bool:
 
 def table_step(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
-    plan = _plan_of(operands, flags, gradient, _table_operand)
+    plan = _plan_of(operands, flags, gradient)
     numbers = _numbers(operands.label_smoothing, operands.gamma)
     value, invalid = step.table_step(*plan.types, plan.layout, _addresses(operands, gradient), numbers, *loss)
     return value, invalid
