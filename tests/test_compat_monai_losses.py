@@ -172,7 +172,7 @@ GRID = [
             (255, "unlabelled", VOLUME),
             (0, "index", FLAT),
             (2, "index of uint8", VOLUME),
-            (-1, "index", VOLUME),
+            (-1, "index of uint8", VOLUME),
             (2, "one-hot", VOLUME),
             (-1, "one-hot unlabelled", VOLUME),
         )
@@ -273,6 +273,7 @@ GRID = [
             "AsymmetricUnifiedFocalLoss", [{}, {"weight": 0.2, "gamma": 0.8, "delta": 0.4}], target=target, shape=shape
         )
     ),
+    Case("MaskedDiceLoss", {**SOFTMAX, "soft_label": True, "squared_pred": True}, "soft", mask="mask"),
     Case("AsymmetricUnifiedFocalLoss", {"ignore_index": 255}, "unlabelled", (2, 2, 9, 8)),
     Case("AsymmetricUnifiedFocalLoss", {"ignore_index": 1}, "one-hot", (2, 2, 9, 8)),
 ]

@@ -62,6 +62,11 @@ def ignore_index_of(loss: Any) -> int | None:
     return getattr(loss, "ignore_index", None)
 
 
+def has_soft_label(loss: Any) -> bool:
+    """The option of recent versions of MONAI."""
+    return getattr(loss, "soft_label", False)
+
+
 def check_reduction(reduction: str) -> None:
     """Raises `ValueError` for a reduction that was set to what there is not."""
     validation.choice("reduction", reduction, _REDUCTIONS)

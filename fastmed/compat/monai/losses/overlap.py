@@ -18,6 +18,7 @@ from .base import (
     check_reduction,
     check_volume,
     first_class,
+    has_soft_label,
     ignore_index_of,
     is_hard,
     is_label_map,
@@ -76,14 +77,19 @@ def dice_weight(loss: peer.DiceLoss, input: Tensor) -> Tensor | None:
     return torch.nn.functional.pad(weight.expand(regions), (left_out, 0))
 
 
-def soft_sums(loss: Any, operands: RegionInput, backend: str) -> RegionSums:
+def _sums(operands: RegionInput, soft_label: bool, backend: str) -> RegionSums:
     """The sums, and with `soft_label` the true positives of Wang et al. (2023): sum (p + g - |p - g|) / 2."""
-    if not loss.soft_label:
+    if not soft_label:
         return ops.region_sums(operands, Wanted(nll=False), None, backend)
     if operands.activation == "none" and operands.input.detach().amin() < 0:
         raise ValueError("soft_label: takes the norms of predictions, of which some are negative")
     sums = ops.region_sums(operands, Wanted(nll=False, soft=True), None, backend)
     return sums._replace(tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
+
+
+def _is_soft(loss: Any, ratio: RatioLinear) -> bool:
+    """Whether the option changes the sums: of squares it does not."""
+    return has_soft_label(loss) and not ratio.squared
 
 
 def overlap_of_sums(sums: RegionSums, ratio: RatioLinear, weights: LossWeights, reduction: str) -> Tensor:
@@ -95,8 +101,8 @@ def overlap_of_sums(sums: RegionSums, ratio: RatioLinear, weights: LossWeights, 
 
 def _overlap(loss: Any, operands: RegionInput, ratio: RatioLinear, weights: LossWeights, backend: str) -> Tensor:
     """The same, by the fused operator where the sums need no other arithmetic."""
-    if loss.soft_label and not ratio.squared:
-        return overlap_of_sums(soft_sums(loss, operands, backend), ratio, weights, loss.reduction)
+    if _is_soft(loss, ratio):
+        return overlap_of_sums(_sums(operands, True, backend), ratio, weights, loss.reduction)
     return region_loss(
         operands, ratio, weights, reduction=loss.reduction, process_group=None, validate=None, backend=backend
     )
@@ -175,7 +181,7 @@ class MaskedDiceLoss(Fused, peer.MaskedDiceLoss):
         activations, activation = activated(input, self.pre_sigmoid, self.pre_softmax, self.pre_other_act)
         region = None if mask is None else _region(mask, input)
         operands = read(activations, target, activation, self.to_onehot_y, mask=region)
-        sums = soft_sums(self, operands, self.backend)
+        sums = _sums(operands, _is_soft(self, ratio), self.backend)
         if is_label_map(input, self.to_onehot_y):
             sums = _with_background(sums, operands.input.shape[2])
         value = _broadcastable(overlap_of_sums(sums, ratio, weights, self.reduction), self, input)
@@ -262,7 +268,7 @@ def generalized_dice(loss: peer.GeneralizedDiceLoss, input: Tensor, target: Tens
     check_reduction(loss.reduction)
     activations, activation = activation_of(loss, input)
     operands = read(activations, target, activation, loss.to_onehot_y)
-    return generalized_of_sums(loss, soft_sums(loss, operands, backend), input)
+    return generalized_of_sums(loss, _sums(operands, has_soft_label(loss), backend), input)
 
 
 class GeneralizedDiceLoss(Fused, peer.GeneralizedDiceLoss):
