@@ -6,6 +6,7 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 CHEST   := $(VENV)/.chest
 READERS := $(VENV)/.readers
+SMP     := $(VENV)/.smp
 CSRC    := $(wildcard csrc/*)
 
 .PHONY: help demo example-chest example-agreement test lint format bench gpu gpu-static csrc-cuda docs clean
@@ -35,7 +36,12 @@ $(READERS): $(CHEST)
 example-agreement: $(READERS)  ## how far readers agree, with intervals: labels of chest X-rays, outlines of nodules
 	$(BIN)/python examples/reader_agreement.py $(EXAMPLE)
 
-test: $(READY)  ## every test that this machine can run
+# Its losses need none of the packages of its networks.
+$(SMP): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt segmentation-models-pytorch
+	@touch $@
+
+test: $(SMP)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 lint: $(READY)  ## style, types, import direction, spelling
