@@ -19,6 +19,3 @@ def prepare_smp() -> None:
         package = types.ModuleType(name)
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules[name] = package
-
-
-prepare_smp()

@@ -24,14 +24,14 @@ def attempt(
 
     Args:
         name: the loss, as users know it.
-        fused: raises `TypeError` or `ValueError` for what the library is to judge.
+        fused: raises `TypeError` or `ValueError` for what the library is to judge, and so is what is no tensor.
         own: the library's function of the same arguments.
         *arguments: of both.
         **options: of both.
     """
     try:
         return fused(*arguments, **options)
-    except (TypeError, ValueError) as refusal:
+    except (AttributeError, TypeError, ValueError) as refusal:
         reason = str(refusal)
     result = own(*arguments, **options)
     announce(name, reason)
