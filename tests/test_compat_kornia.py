@@ -9,6 +9,7 @@ from kornia import losses as peer
 
 from fastmed import dispatch
 from fastmed.compat import attempt, fallback, kornia
+from fastmed.demo.comparison import kept_bytes
 
 VOID = 255
 CLASSES = 3
@@ -176,6 +177,14 @@ def test_bfloat16(backend, name, options):
     pred, target = operands_of(name)
     target = target.bfloat16() if target.is_floating_point() else target
     assert_same_in_half(mine, theirs, pred.bfloat16(), target, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("name", "options"), ORDINARY, ids=str)
+def test_nothing_of_the_size_of_the_logits_is_kept(name, options):
+    mine, theirs = pair(name, **options)
+    pred, target = operands_of(name, (32, 32))
+    assert kept_bytes(mine, pred, target) < 1000
+    assert kept_bytes(theirs, pred, target) >= pred.nbytes
 
 
 FUNCTIONS = [

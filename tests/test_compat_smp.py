@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from drop_ins import assert_same, assert_same_in_half, error_of
@@ -16,6 +14,7 @@ from segmentation_models_pytorch import metrics as peer_metrics  # noqa: E402
 
 from fastmed import dispatch  # noqa: E402
 from fastmed.compat import attempt, fallback, smp  # noqa: E402
+from fastmed.demo.comparison import kept_bytes  # noqa: E402
 
 OVERLAPS = ("DiceLoss", "JaccardLoss", "TverskyLoss")
 MODES = ("binary", "multiclass", "multilabel")
@@ -433,9 +432,10 @@ def test_shapes_of_stats_must_match():
         smp.get_stats(torch.zeros(2, 4).long(), torch.zeros(2, 5).long(), mode="multiclass", num_classes=2)
 
 
-def test_no_warning_of_an_ordinary_loss():
-    fallback.announce.cache_clear()
-    pred, target = batch("multiclass")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        smp.DiceLoss("multiclass")(pred, target)
+@pytest.mark.parametrize(("name", "mode", "options"), ORDINARY, ids=str)
+def test_nothing_of_the_size_of_the_logits_is_kept(name, mode, options):
+    mine, theirs = ordinary(name, mode, options)
+    pred, target = batch(mode, (32, 32))
+    target = of_kind(name, target)
+    assert kept_bytes(mine, pred, target) < 1000
+    assert kept_bytes(theirs, pred, target) >= pred.nbytes
