@@ -99,9 +99,16 @@ def test_dice_of_kornia_s_path_for_large_images(average):
 
 
 @pytest.mark.usefixtures("_no_way_back")
-@pytest.mark.parametrize("name", ["DiceLoss", "TverskyLoss"])
-def test_a_sample_that_is_all_ignored(name):
-    options = {"alpha": 0.5, "beta": 0.5} if name == "TverskyLoss" else {"average": "macro", "eps": 0.0}
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("DiceLoss", {"average": "micro", "eps": 0.0}),
+        ("DiceLoss", {"average": "macro", "eps": 0.0}),
+        ("TverskyLoss", {"alpha": 0.5, "beta": 0.5, "eps": 0.0}),
+    ],
+    ids=str,
+)
+def test_a_sample_that_is_all_ignored(name, options):
     pred, target = labelled()
     target[1] = VOID
     assert_same(*pair(name, ignore_index=VOID, **options), pred, target)
