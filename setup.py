@@ -10,7 +10,7 @@ from pathlib import Path
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import CompileError, LinkError
 
 ARCHITECTURES = ("80", "90", "100")
 CUDA_SOURCES = ("csrc/confusion_cuda.cu", "csrc/histogram_cuda.cu")
@@ -46,7 +46,22 @@ class BuildNative(build_ext):
             if CUDA == "1":
                 raise SystemExit(f"FASTMED_CUDA=1: {error}") from error
             print(f"{error}\nfastmed: building without CUDA", file=sys.stderr)
-        super().build_extension(extension)
+        try:
+            self.build_with(extension, "-fopenmp")
+        except CompileError:
+            # Threads of its own, then.
+            self.build_with(extension)
+
+    def build_with(self, extension: Pybind11Extension, *flags: str) -> None:
+        """Builds with more flags for compiler and linker."""
+        compile_flags, link_flags = extension.extra_compile_args, extension.extra_link_args
+        extension.extra_compile_args, extension.extra_link_args = [*compile_flags, *flags], [*link_flags, *flags]
+        try:
+            super().build_extension(extension)
+        except LinkError as error:
+            raise CompileError(str(error)) from error
+        finally:
+            extension.extra_compile_args, extension.extra_link_args = compile_flags, link_flags
 
     def add_cuda(self, extension: Pybind11Extension, nvcc: str) -> None:
         """Compiles the kernels, and links them and the static CUDA runtime into the extension."""

@@ -6,6 +6,7 @@ import functools
 import importlib
 from typing import NamedTuple, cast
 
+from .backends import fork
 from .contract import Backend, Request
 
 
@@ -33,6 +34,8 @@ TABLE: tuple[Row, ...] = (
     Row("triton", "fastmed.backends.gpu_triton", frozenset({"cpu", "cuda"}), _REGION),
     Row("reference", "fastmed.backends.reference", None, _REGION | _COUNTS | _RANKS),
 )
+# With the package, since torch may have used its threads before any backend is loaded.
+fork.watch()
 NAMES = tuple(row.name for row in TABLE)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..contract import EXTRA_COLUMNS, Bins, CountInput, Request, Scored
+from . import fork
 
 _missing: str | None = None
 try:
@@ -74,6 +75,10 @@ def _kind(operands: CountInput) -> _native.Input:
     return _native.Input.SCORES if operands.input.ndim == 3 else _native.Input.LABELS
 
 
+def _threads() -> int:
+    return 1 if fork.happened() else torch.get_num_threads()
+
+
 def confusion_counts(operands: CountInput) -> tuple[Tensor, Tensor]:
     """See `Backend.confusion_counts`."""
     input, target, mask, num_classes, threshold, ignore_index, pooled = operands
@@ -95,7 +100,7 @@ def confusion_counts(operands: CountInput) -> tuple[Tensor, Tensor]:
         invalid=invalid.data_ptr(),
     )
     if device.type == "cpu":
-        _native.confusion_counts_cpu(problem, torch.get_num_threads())
+        _native.confusion_counts_cpu(problem, _threads())
     else:
         # The extension makes the device current in this thread; the guard restores the one before.
         with torch.cuda.device(device):
@@ -123,7 +128,7 @@ def score_histogram(operands: Scored, bins: Bins) -> tuple[Tensor, Tensor]:
         invalid=invalid.data_ptr(),
     )
     if device.type == "cpu":
-        _native.score_histogram_cpu(problem, torch.get_num_threads())
+        _native.score_histogram_cpu(problem, _threads())
     else:
         # As for `confusion_counts`: the guard restores the current device of this thread.
         with torch.cuda.device(device):

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numba
 import torch
 
+from .. import fork
+
 # Below this many elements of the input the hand-over to other threads costs more than it saves.
 SERIAL_BELOW = 1 << 16
-
-_state = {"forked": False}
-
-
-def _after_fork() -> None:
-    _state["forked"] = True
 
 
 @functools.cache
@@ -37,7 +32,6 @@ def _use_openmp() -> bool:
         layer = numba.threading_layer()
     except ValueError:
         numba.config.THREADING_LAYER = layer = "omp"
-    os.register_at_fork(after_in_child=_after_fork)
     return bool(layer == "omp")
 
 
@@ -46,7 +40,7 @@ def count(elements: int) -> int:
     if elements < SERIAL_BELOW:
         return 1
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    return 1 if threads == 1 or _state["forked"] or not _use_openmp() else int(threads)
+    return 1 if threads == 1 or fork.happened() or not _use_openmp() else int(threads)
 
 
 @contextmanager
