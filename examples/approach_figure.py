@@ -49,7 +49,7 @@ def _draw_dice(axes: Any, content: dict[str, Any]) -> None:
     axes.set_axisbelow(True)
     axes.set_xticks(range(len(content["classes"])), content["classes"], color=_TEXT)
     axes.set_xlim(-0.6, len(content["classes"]) - 0.4)
-    axes.legend(loc="lower right", frameon=False, labelcolor=_TEXT, fontsize=10)
+    axes.legend(loc="lower left", frameon=False, labelcolor=_TEXT, fontsize=10)
 
 
 def _overlay(labels: Tensor) -> Any:
@@ -64,7 +64,7 @@ def _overlay(labels: Tensor) -> Any:
 def _draw_planes(panels: Any, case: Case, maps: Mapping[str, Tensor]) -> None:
     """A row for each plane where the truth is largest: across the slices of the 2D network, and along them."""
     foreground = case.label > 0
-    for row, (plane, axis) in zip(panels, (("axial", 2), ("coronal", 1)), strict=True):
+    for row, (plane, axis) in zip(panels, (("axial", 2), ("sagittal", 0)), strict=True):
         others = [other for other in range(3) if other != axis]
         position = int(foreground.sum(others).argmax())
         aspect = case.spacing[others[1]] / case.spacing[others[0]]
@@ -92,15 +92,16 @@ def draw(path: Path, content: dict[str, Any], case: Case, predictions: Mapping[s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.0, 5.6), facecolor=_BACKGROUND)
+    figure = Figure(figsize=(12.0, 6.0), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
-    figure.text(0.06, 0.925, "Slices or volumes", color=_TEXT, fontsize=18, fontweight="bold")
+    figure.text(0.06, 0.92, "Slices or volumes", color=_TEXT, fontsize=18, fontweight="bold")
     networks = "; ".join(
         f"{name}: {each['parameters']:,} parameters, {each['steps']} steps, {each['seconds']:.0f} s"
         for name, each in content["approaches"].items()
     )
-    figure.text(0.06, 0.875, f"{content['data']}, {content['split']}. {networks}", color=_MUTED, fontsize=9.5)
-    grid = figure.add_gridspec(1, 2, left=0.06, right=0.98, bottom=0.08, top=0.78, wspace=0.1)
+    for height, line in ((0.875, f"{content['data']}, {content['split']}"), (0.84, networks)):
+        figure.text(0.06, height, line, color=_MUTED, fontsize=9.5)
+    grid = figure.add_gridspec(1, 2, left=0.06, right=0.98, bottom=0.08, top=0.76, wspace=0.1)
     _draw_dice(figure.add_subplot(grid[0]), content)
     planes = grid[1].subgridspec(2, 3, wspace=0.05, hspace=0.08)
     panels = [[figure.add_subplot(planes[row, column]) for column in range(3)] for row in range(2)]
