@@ -9,6 +9,7 @@ import copy
 import doctest
 import itertools
 import pickle
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -427,7 +428,7 @@ def test_mistakes_raise_the_errors_of_monai(mistake: tuple[Any, ...]) -> None:
         {"lambda_focal": -1.0},
         {"colour": "red"},
     ],
-    ids=str,
+    ids=lambda options: re.sub(r" at 0x\w+", "", str(options)),
 )
 def test_options_raise_the_errors_of_monai(name: str, options: dict[str, Any]) -> None:
     def error(library: Any) -> object:
