@@ -158,19 +158,8 @@ def test_ordinary_configurations_take_the_fast_backend(name, options, monkeypatc
     assert {backend.__name__.split(".")[-1] for backend in chosen} == {"cpu_numba"}
 
 
-# A focal factor under softmax.
-NOT_IN_TRITON = ("FocalLoss",)
-
-
 @pytest.mark.usefixtures("_no_way_back")
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        pytest.param(*each, marks=[pytest.mark.xfail(strict=True)] if each[0] in NOT_IN_TRITON else [])
-        for each in ORDINARY
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("name", "options"), ORDINARY, ids=str)
 def test_triton(name, options):
     assert_same(*pair(name, "triton", **options), *operands_of(name, (3, 4)))
 

@@ -195,21 +195,8 @@ def test_ordinary_configurations_take_the_fast_backend(name, mode, options, spat
     assert {backend.__name__.split(".")[-1] for backend in chosen} == {"cpu_numba"}
 
 
-# Statistics of soft targets, and smoothing under softmax.
-NOT_IN_TRITON = [(name, mode) for name in OVERLAPS for mode in ("binary", "multilabel")] + [
-    ("SoftCrossEntropyLoss", "multiclass")
-]
-
-
 @pytest.mark.usefixtures("_no_way_back")
-@pytest.mark.parametrize(
-    ("name", "mode", "options"),
-    [
-        pytest.param(*each, marks=[pytest.mark.xfail(strict=True)] if each[:2] in NOT_IN_TRITON else [])
-        for each in ORDINARY
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("name", "mode", "options"), ORDINARY, ids=str)
 def test_triton(name, mode, options):
     mine, theirs = ordinary(name, mode, options, backend="triton")
     pred, target = batch(mode, (3, 4))
