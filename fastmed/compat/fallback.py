@@ -27,8 +27,8 @@ def announce(loss_name: str, reason: str) -> None:
         ...     warnings.simplefilter("always")
         ...     announce("FocalLoss", "reduction: 'none' gives a loss for each voxel")
         ...     announce("FocalLoss", "reduction: 'none' gives a loss for each voxel")
-        >>> [str(each.message) for each in caught]
-        ["FocalLoss has no fused path here and computes as its own library does (reduction: 'none' gives a loss for each voxel)"]
+        >>> [(each.category.__name__, str(each.message).split()[0]) for each in caught]
+        [('FallbackWarning', 'FocalLoss')]
     """
     warnings.warn(
         f"{loss_name} has no fused path here and computes as its own library does ({reason})",
