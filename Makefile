@@ -6,9 +6,11 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 CHEST   := $(VENV)/.chest
 READERS := $(VENV)/.readers
+SMP     := $(VENV)/.smp
+NNUNET  := $(VENV)/.nnunet
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement test lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-approach test lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +37,26 @@ $(READERS): $(CHEST)
 example-agreement: $(READERS)  ## how far readers agree, with intervals: labels of chest X-rays, outlines of nodules
 	$(BIN)/python examples/reader_agreement.py $(EXAMPLE)
 
-test: $(READY)  ## every test that this machine can run
+example-lightning: $(READY)  ## train on a Decathlon folder with Lightning: EXAMPLE='--data Task04_Hippocampus'
+	$(BIN)/python examples/train_lightning.py $(EXAMPLE)
+
+example-approach: $(READY)  ## slices against volumes on the same patients: EXAMPLE='--data Task04_Hippocampus'
+	$(BIN)/python examples/approach_2d_3d.py $(EXAMPLE)
+
+# Its losses need none of the packages of its networks.
+$(SMP): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt segmentation-models-pytorch
+	@touch $@
+
+# All but the packages of transformer networks, which bring another torch with them.
+$(NNUNET): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  blosc2 connected-components-3d scikit-image seaborn SimpleITK tqdm
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
+	  nnunetv2 acvl-utils batchgenerators batchgeneratorsv2 dynamic-network-architectures
+	@touch $@
+
+test: $(SMP) $(NNUNET)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 lint: $(READY)  ## style, types, import direction, spelling

@@ -52,6 +52,8 @@ TP, PRED, PRED_SQ, TARGET, TARGET_SQ, NLL_POS, NLL_NEG, WEIGHT, TP_SQ, DIFFERENC
 # Voxels of the hard prediction: in both it and the hard target, in it, in the target, and all that have weight.
 HARD_TP, HARD_PRED, HARD_TARGET, HARD_TOTAL = range(10, 14)
 STATISTICS = 14
+# Rows before the optional ones: a `RatioLinear` depends on no other.
+BASIC = TP_SQ
 
 
 class Wanted(NamedTuple):
@@ -330,7 +332,10 @@ class Backend(Protocol):
         """
 
     def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
-        """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`."""
+        """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`.
+
+        It has BASIC rows, or HARD_TP with those of the soft statistics.
+        """
 
     def confusion_counts(self, operands: CountInput) -> tuple[Tensor, Tensor]:
         """Counts int64 of `counts_shape` and labels out of range, int64 (N,), or (1,) if pooled.
@@ -351,7 +356,7 @@ class FusedBackend(Protocol):
     def region_loss(
         self, operands: RegionInput, loss: RatioLinear, weights: LossWeights
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, its gradient by the stacked sums, and labels out of range, int64 (N,).
+        """The loss, its gradient by the stacked sums, (BASIC, N, C), and labels out of range, int64 (N,).
 
         Loss and gradient are those of `formulas.ratio_linear`, in the dtype that users see.
         """

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from .contract import (
+    BASIC,
     NLL_NEG,
     NLL_POS,
     PRED,
     PRED_SQ,
-    STATISTICS,
     TP,
     LossWeights,
     RatioLinear,
@@ -187,12 +187,12 @@ def ratio_linear(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> T
 
 
 def ratio_linear_gradient(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
-    """Gradient of `ratio_linear` by the stacked sums, (STATISTICS, N, C), in closed form.
+    """Gradient of `ratio_linear` by the stacked sums, (BASIC, N, C), in closed form.
 
     The quotient rule on the ratio and a constant on each nll; targets and weights carry no gradient. Operators use
     it where autograd does not reach; the tests hold it to the autograd gradient of `ratio_linear`.
     """
-    gradient = sums.tp.new_zeros((STATISTICS, *sums.tp.shape))
+    gradient = sums.tp.new_zeros((BASIC, *sums.tp.shape))
     if loss.lambda_ratio:
         numerator, denominator = _ratio(regions_of(sums, loss), loss)
         by_ratio = -loss.lambda_ratio / denominator

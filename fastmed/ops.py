@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import dispatch, formulas
 from .contract import (
+    BASIC,
     EXTRA_COLUMNS,
     HARD_TP,
     STATISTICS,
@@ -278,14 +279,14 @@ for _name, _body in {
     _library.impl(_name, _body, "CompositeExplicitAutograd")
 
 
-def _stacked(input: Tensor) -> Tensor:
+def _stacked(input: Tensor, rows: int) -> Tensor:
     samples = input.shape[0] if input.ndim == 3 else 1
-    return input.new_empty((STATISTICS, samples, input.shape[1]), dtype=sums_dtype(input.dtype))
+    return input.new_empty((rows, samples, input.shape[1]), dtype=sums_dtype(input.dtype))
 
 
 @torch.library.register_fake("fastmed::region_sums")
 def _(input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    stacked, hard = _stacked(input), arguments[-3]
+    stacked, hard = _stacked(input, STATISTICS), arguments[-3]
     return stacked, input.new_empty((*stacked.shape[1:], 4) if hard else (0,), dtype=torch.int64)
 
 
@@ -296,7 +297,7 @@ def _(input: Tensor, *_arguments: Any) -> Tensor:
 
 @torch.library.register_fake("fastmed::region_loss")
 def _(input: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
-    return input.new_empty((), dtype=sums_dtype(input.dtype)), _stacked(input)
+    return input.new_empty((), dtype=sums_dtype(input.dtype)), _stacked(input, BASIC)
 
 
 @torch.library.register_fake("fastmed::confusion_counts")
@@ -357,6 +358,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.mark_non_differentiable(second)
         # What comes with a loss is its gradient by the sums; what comes with sums are counts.
         by_sums = second if first.ndim == 0 else None
+        ctx.rows = HARD_TP if by_sums is None and Wanted(*arguments[_FIELDS:-2]).soft else BASIC
         ctx.save_for_backward(input, target, mask, uncertain, by_sums)
         ctx.options, ctx.nll_options, ctx.backend = (activation, ignore_index), nll_options, arguments[-1]
         return first, second
@@ -364,7 +366,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *by_output: Tensor) -> tuple[Any, ...]:
         input, target, mask, uncertain, by_sums = ctx.saved_tensors
-        gradient = (by_output[0], None) if by_sums is None else (by_sums, by_output[0])
+        gradient = (by_output[0][: ctx.rows], None) if by_sums is None else (by_sums, by_output[0])
         operands = (input, target, mask, *ctx.options, uncertain, *ctx.nll_options)
         return torch.ops.fastmed.region_sums_backward.default(*operands, *gradient, ctx.backend), None, None
 

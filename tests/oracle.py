@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastmed.backends import reference
-from fastmed.contract import HARD_TP, RegionInput, Wanted
+from fastmed.contract import RegionInput, Wanted
 
 EPS32 = torch.finfo(torch.float32).eps
 
@@ -29,7 +29,7 @@ def exact_gradient(operands: RegionInput, gradient: Tensor) -> tuple[Tensor, Ten
     def differentiate(which: RegionInput) -> Tensor:
         leaf = which.input.detach().clone().requires_grad_()
         stacked = reference.differentiable_sums(which._replace(input=leaf), Wanted(soft=True))[0]
-        (result,) = torch.autograd.grad((stacked * gradient.to(stacked.dtype))[:HARD_TP].sum(), leaf)
+        (result,) = torch.autograd.grad((stacked[: len(gradient)] * gradient.to(stacked.dtype)).sum(), leaf)
         return result.double()
 
     exact = differentiate(in_float64(operands))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from peers import prepare_smp
 
 import fastmed
 
@@ -26,6 +27,8 @@ def _modules() -> list[str]:
 
 @pytest.mark.parametrize("module", _modules())
 def test_docstring_examples(module: str) -> None:
+    if module.startswith("fastmed.compat.smp"):
+        prepare_smp()
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 

@@ -18,12 +18,12 @@ from fastmed import formulas, ops
 from fastmed.backends import gpu_triton, reference
 from fastmed.backends.gpu_triton import launch
 from fastmed.contract import (
+    BASIC,
     NLL_NEG,
     NLL_POS,
     PRED_SQ,
     STATISTICS,
     TP,
-    TP_SQ,
     LossWeights,
     RatioLinear,
     RegionInput,
@@ -96,8 +96,7 @@ def check_sums(operands: RegionInput) -> None:
 
 def check_gradient(operands: RegionInput) -> None:
     """The backward pass against the reference in float64, to the rounding of the input's type."""
-    gradient = torch.randn(STATISTICS, *operands.input.shape[:2], generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    gradient[TP_SQ:] = 0.0
+    gradient = torch.randn(BASIC, *operands.input.shape[:2], generator=torch.Generator().manual_seed(0)).to(DEVICE)
     scale = torch.tensor(1.7, device=DEVICE)
     actual = gpu_triton.region_sums_backward(operands, gradient, scale)
     exact = operands._replace(input=operands.input.double())
@@ -266,7 +265,7 @@ def test_nan_spoils_its_sample_alone_and_not_where_masked(activation: str, class
     sums, _ = gpu_triton.region_sums(operands, Wanted())
     assert sums[:, 0].isfinite().all()
     assert sums[PRED_SQ, 1, 0].isnan()
-    dx = gpu_triton.region_sums_backward(operands, torch.ones(STATISTICS, 2, classes, device=DEVICE), None)
+    dx = gpu_triton.region_sums_backward(operands, torch.ones(BASIC, 2, classes, device=DEVICE), None)
     assert (dx[0, :, 5] == 0).all()
 
 
@@ -369,7 +368,7 @@ def test_nothing_to_sum(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyP
     )
     with counted_launches(monkeypatch) as names:
         sums, invalid = gpu_triton.region_sums(operands, Wanted())
-        dx = gpu_triton.region_sums_backward(operands, torch.zeros(STATISTICS, samples, 3, device=DEVICE), None)
+        dx = gpu_triton.region_sums_backward(operands, torch.zeros(BASIC, samples, 3, device=DEVICE), None)
     assert names == []
     assert sums.shape == (STATISTICS, samples, 3)
     assert (sums == 0).all()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import fastmed
 from fastmed import functional, ops
+from fastmed.contract import BASIC
 from fastmed.losses.base import RegionLoss
 from fastmed.losses.deep_supervision import level_weights, nearest
 
@@ -310,7 +311,7 @@ def test_nothing_but_operands_is_kept_for_backward() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss(input, labels)
-        large = [number for number in kept.values() if number > ops.STATISTICS * 2 * CLASSES]
+        large = [number for number in kept.values() if number > BASIC * 2 * CLASSES]
         assert sorted(large) == [labels.numel(), input.numel()], name
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import fastmed
-from fastmed.contract import STATISTICS, RatioLinear, RegionInput, Wanted
+from fastmed.contract import BASIC, RatioLinear, RegionInput, Wanted
 from fastmed.functional import confusion_counts
 
 SHAPES = {"softmax": (2, 3, 40), "sigmoid": (1, 2, 33)}
@@ -27,7 +27,7 @@ def test_opcheck(activation: str, backend: str) -> None:
     operands = RegionInput(input, target, mask, activation)
     torch.library.opcheck(ops.region_sums, (*operands, *Wanted(soft=True, hard=True), None, backend))
     torch.library.opcheck(ops.region_loss, (*operands, None, None, None, loss.numbers(), None, backend))
-    gradient = torch.randn(STATISTICS, n, c)
+    gradient = torch.randn(BASIC, n, c)
     detached = (input.detach(), *operands[1:])
     torch.library.opcheck(ops.region_sums_backward, (*detached, gradient, torch.rand(()), backend))
     torch.library.opcheck(ops.confusion_counts, (target, target.flip(0), None, c, None, None, False, None, backend))
@@ -74,7 +74,7 @@ def test_nothing_but_the_operands_is_kept_for_backward() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         fastmed.DiceCELoss()(input, labels)
     operands = {input.data_ptr(), labels.data_ptr()}
-    assert sum(size for pointer, size in saved.items() if pointer not in operands) == STATISTICS * 2 * 3 * 4
+    assert sum(size for pointer, size in saved.items() if pointer not in operands) == BASIC * 2 * 3 * 4
 
 
 def test_autocast_takes_half_logits_as_they_are() -> None:

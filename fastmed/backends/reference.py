@@ -171,9 +171,11 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
     logits, target, weight, removed, _ = _expand(operands)
     pred = _activate(logits, operands.activation)
     coefficients = gradient.to(logits.dtype) if scale is None else (gradient * scale).to(logits.dtype)
-    tp, by_pred, by_sq, _, _, pos, neg, _, tp_sq, difference = coefficients[:HARD_TP].unsqueeze(-1).unbind(0)
-    by_p = weight * (tp * target + by_pred + 2.0 * (by_sq + tp_sq * target) * pred)
-    by_p = by_p + weight * difference * torch.sign(pred - target)
+    tp, by_pred, by_sq, _, _, pos, neg, _, *soft = coefficients.unsqueeze(-1).unbind(0)
+    by_p = weight * (tp * target + by_pred + 2.0 * by_sq * pred)
+    if soft:
+        tp_sq, difference = soft
+        by_p = by_p + weight * (2.0 * tp_sq * target * pred + difference * torch.sign(pred - target))
     if operands.activation == "none":
         grad_input = by_p
     elif operands.activation == "sigmoid":

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
+from ...contract import BASIC, STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
 from . import finalise, launch
 from .confusion import confusion_counts
 from .histogram import score_histogram
@@ -67,7 +67,7 @@ def _flags(loss: RatioLinear) -> launch.Flags:
 def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
     """See `FusedBackend.region_loss`."""
     stacked, invalid = _sums(operands, _flags(loss))
-    value, gradient = np.empty((), np.float32), np.empty(stacked.shape, np.float32)
+    value, gradient = np.empty((), np.float32), np.empty((BASIC, *stacked.shape[1:]), np.float32)
     arrays = finalise.arrays(weights, operands.activation, stacked.shape[2])
     finalise.ratio_linear(stacked, finalise.numbers(loss), *arrays, value, gradient)
     return torch.from_numpy(value), torch.from_numpy(gradient), invalid

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...contract import DIFFERENCE, STATISTICS, TP_SQ, RegionInput
+from ...contract import BASIC, STATISTICS, RegionInput
 from . import channels_last, pointwise, softmax, step, threads
 from .memory import ELEMENTS, kind, span
 from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK, UNCERTAIN
@@ -147,7 +147,7 @@ def partial_sums(operands: RegionInput, flags: Flags) -> Any:
 
 def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
     """Writes the gradient of the input from that of the stacked sums."""
-    plan = _plan_of(operands, Flags(soft=bool(by[[TP_SQ, DIFFERENCE]].any())), gradient)
+    plan = _plan_of(operands, Flags(soft=len(by) > BASIC), gradient)
     arguments = (*_operands(plan, operands, gradient), by)
     _run(plan.kernels.gradient_serial, plan.kernels.gradient_parallel, plan.elements, arguments)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contract import STATISTICS
+from ...contract import BASIC, STATISTICS
 from .channels_last import gradient_serial, sums_serial
 from .finalise import ratio_linear
 from .tiles import CHUNKS, GRADIENT, INPUT, MASK, TARGET, UNCERTAIN, combine, compiled
@@ -36,7 +36,7 @@ def table_step(
     classes = layout[UNCERTAIN + 1]
     partials = np.empty((1, classes, layout[CHUNKS], STATISTICS + 1))
     sums_serial(input, target, mask, gradient, layout, numbers, partials)
-    stacked, by = np.empty((STATISTICS, 1, classes)), np.empty((STATISTICS, 1, classes), np.float32)
+    stacked, by = np.empty((STATISTICS, 1, classes)), np.empty((BASIC, 1, classes), np.float32)
     invalid, value = np.empty(1, np.int64), np.empty((), np.float32)
     combine(partials, stacked, invalid)
     ratio_linear(stacked, loss, region, positive, negative, value, by)

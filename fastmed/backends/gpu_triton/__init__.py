@@ -12,7 +12,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from ...contract import STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
+from ...contract import BASIC, STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
 from . import launch
 from .primitives import INTERPRETED
 
@@ -77,7 +77,7 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
     samples, classes, _ = input.shape
     statistics = launch.statistics_of_loss(operands, loss)
     value = input.new_empty((), dtype=torch.float32)
-    gradient = input.new_empty((STATISTICS, samples, classes), dtype=torch.float32)
+    gradient = input.new_empty((BASIC, samples, classes), dtype=torch.float32)
     invalid = input.new_empty((samples,), dtype=torch.int64)
     with _device(input):
         if launch.is_small_table(operands, loss):

@@ -30,8 +30,9 @@ from .primitives import (
     WEIGHT,
     clean,
     load_weight,
+    store_optional,
 )
-from .sigmoid import accumulate, log_growth, read_target, slope
+from .sigmoid import accumulate, load_coefficients, log_growth, no_sums, read_target, slope
 
 
 @triton.jit
@@ -61,7 +62,7 @@ def _sum_block(
 ):  # fmt: skip
     """Partial sums of a block of classes over every `programs`-th tile of one sample."""
     zero = tl.zeros((VOXELS, CLASSES), tl.float32)
-    sums = (zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)
+    sums = no_sums(zero)
     for tile in range(program, tl.cdiv(voxels, VOXELS), programs):
         v = tile * VOXELS + tl.arange(0, VOXELS)
         logits, dense, weight, wrong, _inside = _load_tile(
@@ -69,7 +70,7 @@ def _sum_block(
             ignore_index,
         )  # fmt: skip
         sums = accumulate(sums, logits, dense, weight, wrong, smoothing, gamma, SIGMOID, HARD, WANTED)
-    tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid = sums
+    tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid, soft, counts = sums
     # partials: (statistic, sample and class, program)
     partials += c * programs + program
     valid = c < classes
@@ -90,6 +91,7 @@ def _sum_block(
         tl.store(partials + NLL_NEG * rows, tl.sum(neg + log_growth(growth_neg), 0), mask=valid)
     if HAS_INVALID & WANTED:
         tl.store(partials + INVALID * rows, tl.sum(invalid, 0), mask=valid)
+    store_optional(partials, rows, soft, counts, valid, 0, WANTED)
 
 
 @triton.jit
@@ -217,6 +219,7 @@ def region_bwd_kernel_channels_last(
     smoothing,
     gamma,
     SIGMOID: tl.constexpr,
+    SOFT: tl.constexpr,
     VOXELS: tl.constexpr,
     CLASSES: tl.constexpr,
 ):
@@ -233,18 +236,15 @@ def region_bwd_kernel_channels_last(
     factor = 1.0
     if scale is not None:
         factor = tl.load(scale).to(tl.float32)
-    valid = c < classes
-    gradient += n * gradient_sn + c * gradient_sc
-    by_tp = (factor * tl.load(gradient + TP * gradient_ss, mask=valid, other=0).to(tl.float32))[None, :]
-    by_pred = (factor * tl.load(gradient + PRED * gradient_ss, mask=valid, other=0).to(tl.float32))[None, :]
-    by_pred_sq = (factor * tl.load(gradient + PRED_SQ * gradient_ss, mask=valid, other=0).to(tl.float32))[None, :]
-    by_pos = (factor * tl.load(gradient + NLL_POS * gradient_ss, mask=valid, other=0).to(tl.float32))[None, :]
-    by_neg = (factor * tl.load(gradient + NLL_NEG * gradient_ss, mask=valid, other=0).to(tl.float32))[None, :]
+    gradient += n * gradient_sn
+    coefficients = load_coefficients(
+        gradient + (c * gradient_sc)[None, :], gradient_ss, factor, (c < classes)[None, :], SOFT
+    )  # fmt: skip
     for tile in range(tl.program_id(1), tl.cdiv(voxels, VOXELS), tl.num_programs(1)):
         v = tile * VOXELS + tl.arange(0, VOXELS)
         logits, dense, weight, _wrong, inside = _load_tile(
             x, target, mask, uncertain, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, v, c, voxels, classes,
             ignore_index,
         )  # fmt: skip
-        by_logits = slope(logits, dense, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID)
+        by_logits = slope(logits, dense, weight, smoothing, gamma, coefficients, SIGMOID, SOFT)
         tl.store(dx + v.to(tl.int64)[:, None] * dx_sv + c[None, :] * dx_sc, by_logits, mask=inside)

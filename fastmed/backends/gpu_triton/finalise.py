@@ -284,8 +284,7 @@ def finalise(
         tl.store(gradient + (PRED if SQUARED else PRED_SQ) * total_rows + row, zero, mask=valid)
         tl.store(gradient + TARGET * total_rows + row, zero, mask=valid)
         tl.store(gradient + TARGET_SQ * total_rows + row, zero, mask=valid)
-        for statistic in tl.static_range(WEIGHT, STATISTICS):
-            tl.store(gradient + statistic * total_rows + row, zero, mask=valid)
+        tl.store(gradient + WEIGHT * total_rows + row, zero, mask=valid)
         if NLL:
             by_pos = by_nll * tl.load(by_pos_row + row, mask=valid, other=0.0).to(tl.float64)
             by_neg = by_nll * tl.load(by_neg_row + row, mask=valid, other=0.0).to(tl.float64)

@@ -13,6 +13,12 @@ import triton
 from torch import Tensor
 
 from ...contract import (
+    BASIC,
+    DIFFERENCE,
+    HARD_PRED,
+    HARD_TARGET,
+    HARD_TOTAL,
+    HARD_TP,
     NLL_NEG,
     NLL_POS,
     PRED,
@@ -21,6 +27,7 @@ from ...contract import (
     TARGET,
     TARGET_SQ,
     TP,
+    TP_SQ,
     WEIGHT,
     LossWeights,
     RatioLinear,
@@ -115,6 +122,10 @@ def _is_per_class(operands: RegionInput) -> bool:
 def statistics_of_sums(operands: RegionInput, wanted: Wanted) -> frozenset[int]:
     """Statistics that the first stage computes for `region_sums`; the others follow from these."""
     statistics = {TP, PRED, PRED_SQ, TARGET, TARGET_SQ, WEIGHT}
+    if wanted.soft:
+        statistics |= {TP_SQ, DIFFERENCE}
+    if wanted.hard:
+        statistics |= {HARD_TP, HARD_PRED, HARD_TARGET, HARD_TOTAL}
     if wanted.nll and operands.activation != "none":
         statistics.add(NLL_POS)
     return _complete(operands, statistics)
@@ -310,11 +321,11 @@ def _operands(operands: RegionInput) -> dict[str, Any]:
         "mask": None if mask is None else _readable(mask),
         "voxels": input.shape[2],
         "ignore_index": ignore_index,
+        "smoothing": label_smoothing or None,
+        "gamma": gamma or None,
         **_strides(x=input, target=target, mask=mask),
     }
-    if activation != "softmax":
-        arguments |= {"uncertain": uncertain, "smoothing": label_smoothing or None, "gamma": gamma or None}
-    return arguments
+    return arguments if activation == "softmax" else arguments | {"uncertain": uncertain}
 
 
 def partial_sums(operands: RegionInput, statistics: frozenset[int], processors: int) -> tuple[Launch, Tensor]:
@@ -337,7 +348,7 @@ def gradient_of_input(
     ss, sn, sc = gradient.stride()
     arguments = _operands(operands) | scheme.constants | _strides(dx=dx)
     arguments |= {"dx": dx, "gradient": gradient, "gradient_ss": ss, "gradient_sn": sn, "gradient_sc": sc}
-    arguments |= {"scale": scale}
+    arguments |= {"scale": scale, "SOFT": len(gradient) > BASIC}
     return Launch(scheme.backward, (scheme.rows, programs), arguments)
 
 

@@ -15,6 +15,12 @@ TARGET_SQ = tl.constexpr(contract.TARGET_SQ)
 NLL_POS = tl.constexpr(contract.NLL_POS)
 NLL_NEG = tl.constexpr(contract.NLL_NEG)
 WEIGHT = tl.constexpr(contract.WEIGHT)
+TP_SQ = tl.constexpr(contract.TP_SQ)
+DIFFERENCE = tl.constexpr(contract.DIFFERENCE)
+HARD_TP = tl.constexpr(contract.HARD_TP)
+HARD_PRED = tl.constexpr(contract.HARD_PRED)
+HARD_TARGET = tl.constexpr(contract.HARD_TARGET)
+HARD_TOTAL = tl.constexpr(contract.HARD_TOTAL)
 STATISTICS = tl.constexpr(contract.STATISTICS)
 # One more row of partial sums, after the statistics: labels out of range.
 INVALID = tl.constexpr(contract.STATISTICS)
@@ -27,6 +33,9 @@ HAS_TARGET_SQ = tl.constexpr(1 << contract.TARGET_SQ)
 HAS_NLL_POS = tl.constexpr(1 << contract.NLL_POS)
 HAS_NLL_NEG = tl.constexpr(1 << contract.NLL_NEG)
 HAS_WEIGHT = tl.constexpr(1 << contract.WEIGHT)
+# The soft statistics come together, and so do the counts.
+HAS_SOFT = tl.constexpr(1 << contract.TP_SQ)
+HAS_HARD = tl.constexpr(1 << contract.HARD_TP)
 HAS_INVALID = tl.constexpr(1 << contract.STATISTICS)
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -77,6 +86,70 @@ def log1p(value):
     series = series * value + 0.3332996368408203
     series = series * value - 0.4999990165233612
     return (series * value + 1.0) * value
+
+
+@triton.jit
+def add_soft(sums, p, target, weight, WANTED: tl.constexpr):
+    """Adds to the sums of p^2 g and of |p - g|, if they are wanted."""
+    tp_sq, difference = sums
+    if HAS_SOFT & WANTED:
+        tp_sq += weight * target * p * p
+        difference += weight * tl.abs(p - target)
+    return tp_sq, difference
+
+
+@triton.jit
+def add_hard(counts, in_pred, in_target, weight, WANTED: tl.constexpr):
+    """Adds to the counts of the hard prediction, if they are wanted.
+
+    An accumulator counts the voxels of one thread of a program, far fewer than the 2^24 to which float32 counts.
+    """
+    both, pred, target, total = counts
+    if HAS_HARD & WANTED:
+        counted = weight != 0.0
+        both = tl.where(counted & in_pred & in_target, both + 1.0, both)
+        pred = tl.where(counted & in_pred, pred + 1.0, pred)
+        target = tl.where(counted & in_target, target + 1.0, target)
+        total = tl.where(counted, total + 1.0, total)
+    return both, pred, target, total
+
+
+@triton.jit
+def store_optional(partials, rows, soft, counts, valid, AXIS: tl.constexpr, WANTED: tl.constexpr):
+    """Stores the sums of the optional statistics that are wanted."""
+    tp_sq, difference = soft
+    if HAS_SOFT & WANTED:
+        tl.store(partials + TP_SQ * rows, tl.sum(tp_sq, AXIS), mask=valid)
+        tl.store(partials + DIFFERENCE * rows, tl.sum(difference, AXIS), mask=valid)
+    both, pred, target, total = counts
+    if HAS_HARD & WANTED:
+        tl.store(partials + HARD_TP * rows, tl.sum(both, AXIS), mask=valid)
+        tl.store(partials + HARD_PRED * rows, tl.sum(pred, AXIS), mask=valid)
+        tl.store(partials + HARD_TARGET * rows, tl.sum(target, AXIS), mask=valid)
+        tl.store(partials + HARD_TOTAL * rows, tl.sum(total, AXIS), mask=valid)
+
+
+@triton.jit
+def soft_slope(p, target, by_tp_sq, by_difference):
+    """The derivative by p of what `add_soft` adds, for a weight of 1."""
+    sign = tl.where(p > target, 1.0, tl.where(p < target, -1.0, 0.0))
+    return 2.0 * by_tp_sq * p * target + by_difference * sign
+
+
+@triton.jit
+def spread(target, smoothing, classes):
+    """The target that the nll of a softmax sees."""
+    return target + smoothing * (1.0 / classes - target) if smoothing is not None else target
+
+
+@triton.jit
+def focal(p, surprise, gamma):
+    """The factor (1 - p)^gamma, and by how much it changes the slope of log p; surprise is -log2 p."""
+    others = tl.maximum(1.0 - p, 1e-30)
+    factor = tl.exp2(gamma * log2(others))
+    # -log p / (1 - p), by its series where the difference has few digits left.
+    ratio = tl.where(others > 1e-3, surprise * LN_2 / others, 1.0 + 0.5 * others)
+    return factor, factor * (1.0 + gamma * p * ratio)
 
 
 @triton.jit

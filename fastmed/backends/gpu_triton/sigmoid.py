@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from .primitives import (
+    DIFFERENCE,
     HAS_INVALID,
     HAS_NLL_POS,
     HAS_PRED,
@@ -24,7 +25,10 @@ from .primitives import (
     TARGET,
     TARGET_SQ,
     TP,
+    TP_SQ,
     WEIGHT,
+    add_hard,
+    add_soft,
     clean,
     load,
     load_labels,
@@ -32,6 +36,8 @@ from .primitives import (
     log1p,
     log2,
     reciprocal,
+    soft_slope,
+    store_optional,
     tile_range,
 )
 
@@ -96,11 +102,13 @@ def accumulate(
     SIGMOID: tl.constexpr, HARD: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
     """Adds one tile to the sums, one accumulator for each element of the tile."""
-    tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid = sums
+    tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid, soft, counts = sums
     if SIGMOID:
         p, _, decay = sigmoid(logits)
     else:
         p = logits
+    soft = add_soft(soft, p, target, weight, WANTED)
+    counts = add_hard(counts, logits > (0.0 if SIGMOID else 0.5), target > 0.5, weight, WANTED)
     weighted_p = weight * p
     weighted_target = weight * target
     if HAS_TP & WANTED:
@@ -145,7 +153,13 @@ def accumulate(
                 neg += opposite * rising
     if HAS_INVALID & WANTED:
         invalid = tl.where(wrong, invalid + 1.0, invalid)
-    return tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid
+    return tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid, soft, counts
+
+
+@triton.jit
+def no_sums(zero):
+    """What `accumulate` begins with."""
+    return zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, (zero, zero), (zero, zero, zero, zero)
 
 
 @triton.jit
@@ -192,7 +206,7 @@ def region_fwd_kernel_sigmoid(
     if mask is not None:
         mask += n * mask_sn + c * mask_sc
     zero = tl.zeros((BLOCK,), tl.float32)
-    sums = (zero, zero, zero, zero, zero, zero, zero, zero, zero, zero, zero)
+    sums = no_sums(zero)
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
         start, lane, inside = tile_range(tile, voxels, BLOCK, False)
@@ -206,7 +220,7 @@ def region_fwd_kernel_sigmoid(
             x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
         )
         sums = accumulate(sums, logits, dense, weight, wrong, smoothing, gamma, SIGMOID, HARD, WANTED)
-    tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid = sums
+    tp, pred, pred_sq, tgt, tgt_sq, pos, neg, growth_pos, growth_neg, wgt, invalid, soft, counts = sums
     # partials: (statistic, sample and class, program)
     rows = tl.num_programs(0).to(tl.int64) * programs
     partials += row * programs + program
@@ -227,13 +241,29 @@ def region_fwd_kernel_sigmoid(
         tl.store(partials + NLL_NEG * rows, tl.sum(neg + log_growth(growth_neg), 0))
     if HAS_INVALID & WANTED:
         tl.store(partials + INVALID * rows, tl.sum(invalid, 0))
+    store_optional(partials, rows, soft, counts, None, 0, WANTED)
 
 
 @triton.jit
-def slope(
-    logits, target, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID: tl.constexpr,
-):  # fmt: skip
+def load_coefficients(gradient, gradient_ss, factor, valid, SOFT: tl.constexpr):
+    """Gradients by the sums of a class or a block of classes; those of soft statistics are 0 if there are none."""
+    by_tp = factor * tl.load(gradient + TP * gradient_ss, mask=valid).to(tl.float32)
+    by_pred = factor * tl.load(gradient + PRED * gradient_ss, mask=valid).to(tl.float32)
+    by_pred_sq = factor * tl.load(gradient + PRED_SQ * gradient_ss, mask=valid).to(tl.float32)
+    by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss, mask=valid).to(tl.float32)
+    by_neg = factor * tl.load(gradient + NLL_NEG * gradient_ss, mask=valid).to(tl.float32)
+    by_tp_sq = 0.0
+    by_difference = 0.0
+    if SOFT:
+        by_tp_sq = factor * tl.load(gradient + TP_SQ * gradient_ss, mask=valid).to(tl.float32)
+        by_difference = factor * tl.load(gradient + DIFFERENCE * gradient_ss, mask=valid).to(tl.float32)
+    return by_tp, by_pred, by_pred_sq, by_pos, by_neg, by_tp_sq, by_difference
+
+
+@triton.jit
+def slope(logits, target, weight, smoothing, gamma, coefficients, SIGMOID: tl.constexpr, SOFT: tl.constexpr):
     """The gradient of a tile of logits from those of the sums, zero where nothing has weight."""
+    by_tp, by_pred, by_pred_sq, by_pos, by_neg, by_tp_sq, by_difference = coefficients
     if SIGMOID:
         p, complement, decay = sigmoid(logits)
         positive = target
@@ -248,23 +278,27 @@ def slope(
             pos = -tl.exp2(rising * (gamma * -LOG2_E)) * (p * falling * gamma + complement)
             neg = tl.exp2(falling * (gamma * -LOG2_E)) * (complement * rising * gamma + p)
         by_p = by_tp * target + (2.0 * by_pred_sq * p + by_pred)
+        if SOFT:
+            by_p += soft_slope(p, target, by_tp_sq, by_difference)
         gradient = p * complement * by_p + (by_neg * neg * (1.0 - positive) + by_pos * pos * positive)
     else:
         gradient = by_tp * target + (2.0 * by_pred_sq * logits + by_pred)
+        if SOFT:
+            gradient += soft_slope(logits, target, by_tp_sq, by_difference)
     return clean(weight, weight * gradient)
 
 
 @triton.jit
 def _gradient_tile(
     x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
-    smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg,
-    SIGMOID: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+    smoothing, gamma, coefficients,
+    SIGMOID: tl.constexpr, DENSE: tl.constexpr, SOFT: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, dense, weight, _ = _load_elements(
         x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
     )
-    gradient = slope(logits, dense, weight, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID)
+    gradient = slope(logits, dense, weight, smoothing, gamma, coefficients, SIGMOID, SOFT)
     tl.store(dx + start * dx_sv + lane * dx_sv, gradient, mask=inside)
 
 
@@ -299,6 +333,7 @@ def region_bwd_kernel_sigmoid(
     gamma,
     SIGMOID: tl.constexpr,
     DENSE: tl.constexpr,
+    SOFT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Gradient of one sample and class over every `num_programs(1)`-th tile."""
@@ -316,19 +351,15 @@ def region_bwd_kernel_sigmoid(
     factor = 1.0
     if scale is not None:
         factor = tl.load(scale).to(tl.float32)
-    by_tp = factor * tl.load(gradient + TP * gradient_ss).to(tl.float32)
-    by_pred = factor * tl.load(gradient + PRED * gradient_ss).to(tl.float32)
-    by_pred_sq = factor * tl.load(gradient + PRED_SQ * gradient_ss).to(tl.float32)
-    by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss).to(tl.float32)
-    by_neg = factor * tl.load(gradient + NLL_NEG * gradient_ss).to(tl.float32)
+    coefficients = load_coefficients(gradient, gradient_ss, factor, None, SOFT)
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
         _gradient_tile(
             x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
-            smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, False,
+            smoothing, gamma, coefficients, SIGMOID, DENSE, SOFT, BLOCK, False,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, full_tiles, voxels, c, classes,
-            ignore_index, smoothing, gamma, by_tp, by_pred, by_pred_sq, by_pos, by_neg, SIGMOID, DENSE, BLOCK, True,
+            ignore_index, smoothing, gamma, coefficients, SIGMOID, DENSE, SOFT, BLOCK, True,
         )  # fmt: skip

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 
 from .primitives import (
+    DIFFERENCE,
+    HAS_HARD,
     HAS_INVALID,
     HAS_NLL_POS,
     HAS_PRED,
@@ -27,15 +29,22 @@ from .primitives import (
     TARGET,
     TARGET_SQ,
     TP,
+    TP_SQ,
     WEIGHT,
+    add_hard,
+    add_soft,
     clean,
     collect,
     deal,
+    focal,
     load,
     load_labels,
     load_weight,
     log2,
     reciprocal,
+    soft_slope,
+    spread,
+    store_optional,
     tile_range,
 )
 
@@ -142,10 +151,12 @@ def _softmax(logits, C: tl.constexpr):
 
 @triton.jit
 def _accumulate(
-    sums, invalid, logits, targets, weights, inside, ignore_index,
+    sums, invalid, logits, targets, weights, inside, ignore_index, smoothing, gamma,
     C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
     """Adds the voxels of one turn to the sums, a tuple over classes of a tuple over statistics."""
+    # The nll of plain cross entropy costs nothing where the target is 0.
+    IS_PLAIN: tl.constexpr = smoothing is None and gamma is None
     shifted, powers, total, inverse = _softmax(logits, C)
     if HAS_NLL_POS & WANTED:
         log_total = log2(total)
@@ -154,12 +165,20 @@ def _accumulate(
         if ignore_index is not None:
             wrong = wrong & (targets[0] != ignore_index)
         invalid = tl.where(wrong, invalid + 1.0, invalid)
+    # None is predicted where a logit is NaN.
+    free = total == total
     new_sums = ()
     for c in tl.static_range(C):
-        tp, pred, pred_sq, tgt, tgt_sq, nll, wgt = sums[c]
+        tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, soft, counts = sums[c]
         weight = weights[c if PER_CLASS else 0]
         p = powers[c] * inverse
         weighted_p = weight * p
+        g = targets[c] if DENSE else tl.where(targets[0] == c, 1.0, 0.0)
+        soft = add_soft(soft, p, g, weight, WANTED)
+        if HAS_HARD & WANTED:
+            chosen = free & (shifted[c] == 0.0)
+            free = free & (shifted[c] != 0.0)
+            counts = add_hard(counts, chosen, g > 0.5, weight, WANTED)
         if HAS_PRED & WANTED:
             pred += weighted_p
         if HAS_PRED_SQ & WANTED:
@@ -174,7 +193,7 @@ def _accumulate(
                 tgt += weighted_target
             if HAS_TARGET_SQ & WANTED:
                 tgt_sq += weighted_target * targets[c]
-            if HAS_NLL_POS & WANTED:
+            if (HAS_NLL_POS & WANTED) and IS_PLAIN:
                 # A class of probability zero that is not the target would give 0 * inf.
                 surprise = tl.where(weighted_target == 0.0, 0.0, weighted_target * (log_total - shifted[c]))
                 nll += surprise
@@ -184,9 +203,16 @@ def _accumulate(
                 tp = tl.where(hit, tp + weighted_p, tp)
             if HAS_TARGET & WANTED:
                 tgt = tl.where(hit, tgt + weight, tgt)
-            if HAS_NLL_POS & WANTED:
+            if (HAS_NLL_POS & WANTED) and IS_PLAIN:
                 nll = tl.where(hit, nll + weight * (log_total - shifted[c]), nll)
-        new_sums += ((tp, pred, pred_sq, tgt, tgt_sq, nll, wgt),)
+        if (HAS_NLL_POS & WANTED) and not IS_PLAIN:
+            share = weight * spread(g, smoothing, C)
+            cost = share * (log_total - shifted[c])
+            if gamma is not None:
+                factor, _slope = focal(p, log_total - shifted[c], gamma)
+                cost *= factor
+            nll += tl.where(share == 0.0, 0.0, cost)
+        new_sums += ((tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, soft, counts),)
     return new_sums, invalid
 
 
@@ -202,6 +228,7 @@ def _of_turn(tiles, TURN: tl.constexpr, TURNS: tl.constexpr):
 @triton.jit
 def _accumulate_tile(
     sums, invalid, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, ignore_index,
+    smoothing, gamma,
     C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
     TAIL: tl.constexpr, TURNS: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
@@ -214,7 +241,7 @@ def _accumulate_tile(
         sums, invalid = _accumulate(
             sums, invalid,
             _of_turn(logits, turn, TURNS), _of_turn(targets, turn, TURNS), _of_turn(weights, turn, TURNS),
-            deal(inside, TURNS)[turn], ignore_index, C, DENSE, PER_CLASS, WANTED,
+            deal(inside, TURNS)[turn], ignore_index, smoothing, gamma, C, DENSE, PER_CLASS, WANTED,
         )  # fmt: skip
     return sums, invalid
 
@@ -236,6 +263,8 @@ def region_fwd_kernel_softmax_few(
     mask_sc,
     mask_sv,
     ignore_index,
+    smoothing,
+    gamma,
     C: tl.constexpr,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
@@ -256,17 +285,17 @@ def region_fwd_kernel_softmax_few(
     invalid = zero
     sums = ()
     for _ in tl.static_range(C):
-        sums += ((zero, zero, zero, zero, zero, zero, zero),)
+        sums += ((zero, zero, zero, zero, zero, zero, zero, (zero, zero), (zero, zero, zero, zero)),)
     full_tiles = voxels // BLOCK
     for tile in range(program, full_tiles, programs):
         sums, invalid = _accumulate_tile(
             sums, invalid, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels,
-            ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, False, TURNS, WANTED,
+            ignore_index, smoothing, gamma, C, DENSE, PER_CLASS, CHUNK, BLOCK, False, TURNS, WANTED,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         sums, invalid = _accumulate_tile(
             sums, invalid, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, full_tiles,
-            voxels, ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, True, TURNS, WANTED,
+            voxels, ignore_index, smoothing, gamma, C, DENSE, PER_CLASS, CHUNK, BLOCK, True, TURNS, WANTED,
         )  # fmt: skip
     # partials: (statistic, sample, class, program)
     rows = tl.num_programs(0).to(tl.int64) * C * programs
@@ -274,7 +303,7 @@ def region_fwd_kernel_softmax_few(
     if HAS_INVALID & WANTED:
         tl.store(partials + INVALID * rows, tl.sum(invalid, 0))
     for c in tl.static_range(C):
-        tp, pred, pred_sq, tgt, tgt_sq, nll, wgt = sums[c]
+        tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, soft, counts = sums[c]
         if HAS_TP & WANTED:
             tl.store(partials + TP * rows, tl.sum(tp, 0))
         if HAS_PRED & WANTED:
@@ -289,6 +318,7 @@ def region_fwd_kernel_softmax_few(
             tl.store(partials + WEIGHT * rows, tl.sum(wgt, 0))
         if HAS_NLL_POS & WANTED:
             tl.store(partials + NLL_POS * rows, tl.sum(nll, 0) * LN_2)
+        store_optional(partials, rows, soft, counts, None, 0, WANTED)
         partials += programs
 
 
@@ -316,16 +346,18 @@ def _store_classes(
 @triton.jit
 def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-    gradient_ss, gradient_sc, factor, tile, voxels, ignore_index,
-    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-    TAIL: tl.constexpr,
+    gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, smoothing, gamma,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, SOFT: tl.constexpr, CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, targets, weights, used = _load_classes(
         x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, start, lane, inside, voxels,
         ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK, TAIL,
     )  # fmt: skip
-    _, powers, _, inverse = _softmax(logits, C)
+    shifted, powers, total, inverse = _softmax(logits, C)
+    if gamma is not None:
+        log_total = log2(total)
     # The mean of dL/dp under p, less the summed weights of the nll: what every class of the voxel shares.
     shared = tl.zeros((BLOCK,), tl.float32)
     by_p = ()
@@ -335,12 +367,19 @@ def _gradient_tile(
         by_pred = factor * tl.load(gradient + PRED * gradient_ss).to(tl.float32)
         by_pred_sq = 2.0 * factor * tl.load(gradient + PRED_SQ * gradient_ss).to(tl.float32)
         by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss).to(tl.float32)
-        gradient += gradient_sc
         weight = weights[c if PER_CLASS else 0]
         g = targets[c] if DENSE else tl.where(targets[0] == c, 1.0, 0.0)
         p = powers[c] * inverse
         slope = weight * (by_tp * g + (by_pred_sq * p + by_pred))
-        pull = weight * (by_pos * g)
+        if SOFT:
+            by_tp_sq = factor * tl.load(gradient + TP_SQ * gradient_ss).to(tl.float32)
+            by_difference = factor * tl.load(gradient + DIFFERENCE * gradient_ss).to(tl.float32)
+            slope += weight * soft_slope(p, g, by_tp_sq, by_difference)
+        pull = weight * (by_pos * spread(g, smoothing, C))
+        if gamma is not None:
+            _factor, change = focal(p, log_total - shifted[c], gamma)
+            pull = tl.where(pull == 0.0, 0.0, pull * change)
+        gradient += gradient_sc
         shared += p * slope - pull
         by_p += (slope,)
         by_nll += (pull,)
@@ -376,9 +415,12 @@ def region_bwd_kernel_softmax_few(
     gradient_sn,
     gradient_sc,
     ignore_index,
+    smoothing,
+    gamma,
     C: tl.constexpr,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
+    SOFT: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -399,12 +441,12 @@ def region_bwd_kernel_softmax_few(
     for tile in range(program, full_tiles, programs):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, C, DENSE, PER_CLASS, CHUNK, BLOCK,
-            False,
+            gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, smoothing, gamma, C, DENSE, PER_CLASS,
+            SOFT, CHUNK, BLOCK, False,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, C, DENSE, PER_CLASS, CHUNK,
-            BLOCK, True,
+            gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, smoothing, gamma, C, DENSE, PER_CLASS,
+            SOFT, CHUNK, BLOCK, True,
         )  # fmt: skip

@@ -11,10 +11,13 @@ import triton
 import triton.language as tl
 
 from .primitives import (
+    DIFFERENCE,
+    HAS_HARD,
     HAS_INVALID,
     HAS_NLL_POS,
     HAS_PRED,
     HAS_PRED_SQ,
+    HAS_SOFT,
     HAS_TARGET,
     HAS_TARGET_SQ,
     HAS_TP,
@@ -29,13 +32,18 @@ from .primitives import (
     TARGET,
     TARGET_SQ,
     TP,
+    TP_SQ,
     WEIGHT,
     clean,
+    focal,
     load,
     load_labels,
     load_weight,
     log2,
     reciprocal,
+    soft_slope,
+    spread,
+    store_optional,
 )
 
 
@@ -126,14 +134,22 @@ def _class_sum(value):
 
 
 @triton.jit
+def _class_count(chosen):
+    """Number of the voxels of each warp that are chosen, [warps, 1]."""
+    return _class_sum(tl.where(chosen, 1.0, 0.0))
+
+
+@triton.jit
 def _accumulate(
     sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, classes,
-    ignore_index,
+    ignore_index, smoothing, gamma,
     WARPS: tl.constexpr, BLOCK: tl.constexpr, CLASSES: tl.constexpr, TAIL: tl.constexpr,
     DENSE: tl.constexpr, PER_CLASS: tl.constexpr, UNROLL: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
     """Adds one tile to the sums, [warps, classes] each."""
-    tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, invalid = sums
+    tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, soft, counts, invalid = sums
+    tp_sq, difference = soft
+    hard_tp, hard_pred, hard_target, hard_total = counts
     start, lane, inside = _tile(tile, voxels, WARPS, BLOCK, TAIL)
     x += start * x_sv
     target += start * target_sv
@@ -153,6 +169,8 @@ def _accumulate(
     inverse = reciprocal(total)
     log_total = log2(total)
 
+    # None is predicted where a logit is NaN.
+    free = total == total
     column = tl.arange(0, CLASSES)[None, :]
     x_c = x
     target_c = target
@@ -179,16 +197,36 @@ def _accumulate(
         if HAS_TARGET_SQ & WANTED:
             tgt_sq = tl.where(here, tgt_sq + _class_sum(weighted_target * g), tgt_sq)
         if HAS_NLL_POS & WANTED:
+            share = weighted_target
+            if smoothing is not None:
+                share = weight * spread(g, smoothing, classes)
+            cost = share * (log_total - shifted)
+            if gamma is not None:
+                factor, _slope = focal(p, log_total - shifted, gamma)
+                cost *= factor
             # A class of probability zero that is not the target would give 0 * inf.
-            surprise = tl.where(weighted_target == 0.0, 0.0, weighted_target * (log_total - shifted))
-            nll = tl.where(here, nll + _class_sum(surprise), nll)
+            nll = tl.where(here, nll + _class_sum(tl.where(share == 0.0, 0.0, cost)), nll)
         if HAS_WEIGHT & WANTED:
             wgt = tl.where(here, wgt + _class_sum(weight), wgt)
+        if HAS_SOFT & WANTED:
+            tp_sq = tl.where(here, tp_sq + _class_sum(weighted_target * p * p), tp_sq)
+            difference = tl.where(here, difference + _class_sum(weight * tl.abs(p - g)), difference)
+        if HAS_HARD & WANTED:
+            counted = weight != 0.0
+            chosen = counted & free & (shifted == 0.0)
+            free = free & (shifted != 0.0)
+            in_target = counted & (g > 0.5)
+            hard_tp = tl.where(here, hard_tp + _class_count(chosen & in_target), hard_tp)
+            hard_pred = tl.where(here, hard_pred + _class_count(chosen), hard_pred)
+            hard_target = tl.where(here, hard_target + _class_count(in_target), hard_target)
+            hard_total = tl.where(here, hard_total + _class_count(counted), hard_total)
         x_c += x_sc
         target_c += target_sc
         if mask is not None:
             mask_c += mask_sc
-    return tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, invalid
+    soft = (tp_sq, difference)
+    counts = (hard_tp, hard_pred, hard_target, hard_total)
+    return tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, soft, counts, invalid
 
 
 @triton.jit
@@ -209,6 +247,8 @@ def region_fwd_kernel_softmax_many(
     mask_sc,
     mask_sv,
     ignore_index,
+    smoothing,
+    gamma,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
     UNROLL: tl.constexpr,
@@ -226,20 +266,20 @@ def region_fwd_kernel_softmax_many(
     if mask is not None:
         mask += n * mask_sn
     zero = tl.zeros((WARPS, CLASSES), tl.float32)
-    sums = (zero, zero, zero, zero, zero, zero, zero, tl.zeros((WARPS, 1), tl.float32))
+    counts = (zero, zero, zero, zero)
+    sums = (zero, zero, zero, zero, zero, zero, zero, (zero, zero), counts, tl.zeros((WARPS, 1), tl.float32))
     full_tiles = voxels // (WARPS * BLOCK)
     for tile in range(program, full_tiles, programs):
         sums = _accumulate(
             sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, tile, voxels, classes,
-            ignore_index, WARPS, BLOCK, CLASSES, False, DENSE, PER_CLASS, UNROLL, WANTED,
+            ignore_index, smoothing, gamma, WARPS, BLOCK, CLASSES, False, DENSE, PER_CLASS, UNROLL, WANTED,
         )  # fmt: skip
     if (full_tiles * WARPS * BLOCK < voxels) & (full_tiles % programs == program):
         sums = _accumulate(
             sums, x, target, mask, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, full_tiles, voxels,
-            classes,
-            ignore_index, WARPS, BLOCK, CLASSES, True, DENSE, PER_CLASS, 1, WANTED,
+            classes, ignore_index, smoothing, gamma, WARPS, BLOCK, CLASSES, True, DENSE, PER_CLASS, 1, WANTED,
         )  # fmt: skip
-    tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, invalid = sums
+    tp, pred, pred_sq, tgt, tgt_sq, nll, wgt, soft, counts, invalid = sums
     # partials: (statistic, sample, class, program)
     rows = tl.num_programs(0).to(tl.int64) * classes * programs
     c = tl.arange(0, CLASSES)
@@ -262,24 +302,36 @@ def region_fwd_kernel_softmax_many(
         tl.store(partials + WEIGHT * rows, tl.sum(wgt, 0), mask=valid)
     if HAS_NLL_POS & WANTED:
         tl.store(partials + NLL_POS * rows, tl.sum(nll, 0) * LN_2, mask=valid)
+    store_optional(partials, rows, soft, counts, valid, 0, WANTED)
 
 
 @triton.jit
-def _slopes(gradient, gradient_ss, factor, p, g, weight):
+def _slopes(
+    gradient, gradient_ss, factor, p, surprise, g, weight, classes, smoothing, gamma, SOFT: tl.constexpr,
+):  # fmt: skip
     """dL/dp and the weight of the nll of one class, times the voxel weight."""
     by_tp = factor * tl.load(gradient + TP * gradient_ss).to(tl.float32)
     by_pred = factor * tl.load(gradient + PRED * gradient_ss).to(tl.float32)
     by_pred_sq = 2.0 * factor * tl.load(gradient + PRED_SQ * gradient_ss).to(tl.float32)
     by_pos = factor * tl.load(gradient + NLL_POS * gradient_ss).to(tl.float32)
-    return weight * (by_tp * g + (by_pred_sq * p + by_pred)), weight * (by_pos * g)
+    by_p = by_tp * g + (by_pred_sq * p + by_pred)
+    if SOFT:
+        by_tp_sq = factor * tl.load(gradient + TP_SQ * gradient_ss).to(tl.float32)
+        by_difference = factor * tl.load(gradient + DIFFERENCE * gradient_ss).to(tl.float32)
+        by_p += soft_slope(p, g, by_tp_sq, by_difference)
+    pull = weight * (by_pos * spread(g, smoothing, classes))
+    if gamma is not None:
+        _factor, change = focal(p, surprise, gamma)
+        pull = tl.where(pull == 0.0, 0.0, pull * change)
+    return weight * by_p, pull
 
 
 @triton.jit
 def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-    gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index,
+    gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index, smoothing, gamma,
     WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr, DENSE: tl.constexpr,
-    PER_CLASS: tl.constexpr, UNROLL: tl.constexpr,
+    PER_CLASS: tl.constexpr, SOFT: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = _tile(tile, voxels, WARPS, BLOCK, TAIL)
     x += start * x_sv
@@ -295,6 +347,9 @@ def _gradient_tile(
     )  # fmt: skip
     largest, total = _largest_and_total(x, x_sc, x_sv, lane, inside, used, classes, UNROLL)
     inverse = reciprocal(total)
+    log_total = total
+    if gamma is not None:
+        log_total = log2(total)
     # The mean of dL/dp under p, less the summed weights of the nll: what every class of the voxel shares.
     shared = tl.zeros((WARPS, BLOCK), tl.float32)
     x_c = x
@@ -307,8 +362,11 @@ def _gradient_tile(
             target_c, mask_c, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c, ignore_index,
             DENSE, PER_CLASS,
         )  # fmt: skip
-        p = tl.exp2((logits - largest) * LOG2_E) * inverse
-        slope, pull = _slopes(gradient_c, gradient_ss, factor, p, g, weight)
+        shifted = (logits - largest) * LOG2_E
+        p = tl.exp2(shifted) * inverse
+        slope, pull = _slopes(
+            gradient_c, gradient_ss, factor, p, log_total - shifted, g, weight, classes, smoothing, gamma, SOFT
+        )  # fmt: skip
         shared += p * slope - pull
         x_c += x_sc
         target_c += target_sc
@@ -321,8 +379,11 @@ def _gradient_tile(
             target, mask, target_sv, mask_sv, lane, inside, labels, kept, voxel_weight, c, ignore_index,
             DENSE, PER_CLASS,
         )  # fmt: skip
-        p = tl.exp2((logits - largest) * LOG2_E) * inverse
-        slope, pull = _slopes(gradient, gradient_ss, factor, p, g, weight)
+        shifted = (logits - largest) * LOG2_E
+        p = tl.exp2(shifted) * inverse
+        slope, pull = _slopes(
+            gradient, gradient_ss, factor, p, log_total - shifted, g, weight, classes, smoothing, gamma, SOFT
+        )  # fmt: skip
         value = clean(used, p * (slope - shared) - pull)
         tl.store(dx + lane * dx_sv, value, mask=inside)
         x += x_sc
@@ -359,8 +420,11 @@ def region_bwd_kernel_softmax_many(
     gradient_sn,
     gradient_sc,
     ignore_index,
+    smoothing,
+    gamma,
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
+    SOFT: tl.constexpr,
     UNROLL: tl.constexpr,
     WARPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -382,12 +446,12 @@ def region_bwd_kernel_softmax_many(
     for tile in range(program, full_tiles, programs):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index,
-            WARPS, BLOCK, False, DENSE, PER_CLASS, UNROLL,
+            gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index, smoothing, gamma,
+            WARPS, BLOCK, False, DENSE, PER_CLASS, SOFT, UNROLL,
         )  # fmt: skip
     if (full_tiles * WARPS * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
-            gradient_ss, gradient_sc, factor, full_tiles, voxels, classes, ignore_index,
-            WARPS, BLOCK, True, DENSE, PER_CLASS, 1,
+            gradient_ss, gradient_sc, factor, full_tiles, voxels, classes, ignore_index, smoothing, gamma,
+            WARPS, BLOCK, True, DENSE, PER_CLASS, SOFT, 1,
         )  # fmt: skip
