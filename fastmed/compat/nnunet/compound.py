@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from nnunetv2.training.loss import compound_losses as peer
 from nnunetv2.training.loss import dice as peer_dice
+from nnunetv2.utilities.helpers import softmax_helper_dim1
 from torch import Tensor
 
 from ...contract import RegionSums
@@ -197,7 +198,7 @@ class DC_and_topk_loss(peer.DC_and_topk_loss):  # noqa: N801
 
     def __init__(self, soft_dice_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(soft_dice_kwargs, *args, **kwargs)
-        self.dc = SoftDiceLoss(apply_nonlin=self.dc.apply_nonlin, **soft_dice_kwargs)
+        self.dc = SoftDiceLoss(apply_nonlin=softmax_helper_dim1, **soft_dice_kwargs)
 
     def forward(self, net_output: Tensor, target: Tensor) -> Tensor:
         """The weighted sum of Dice and cross entropy."""
