@@ -7,6 +7,7 @@ READY   := $(VENV)/.ready
 CHEST   := $(VENV)/.chest
 READERS := $(VENV)/.readers
 SMP     := $(VENV)/.smp
+NNUNET  := $(VENV)/.nnunet
 CSRC    := $(wildcard csrc/*)
 
 .PHONY: help demo example-chest example-agreement example-lightning example-approach test lint format bench gpu gpu-static csrc-cuda docs clean
@@ -47,7 +48,15 @@ $(SMP): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt segmentation-models-pytorch
 	@touch $@
 
-test: $(SMP)  ## every test that this machine can run
+# All but the packages of transformer networks, which bring another torch with them.
+$(NNUNET): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  blosc2 connected-components-3d scikit-image seaborn SimpleITK tqdm
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
+	  nnunetv2 acvl-utils batchgenerators batchgeneratorsv2 dynamic-network-architectures
+	@touch $@
+
+test: $(SMP) $(NNUNET)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 lint: $(READY)  ## style, types, import direction, spelling

@@ -1,0 +1,326 @@
+"""Drop-ins beside nnU-Net's losses: values, gradients, fallbacks, ranks, and the trainer that nnU-Net finds."""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing
+from under_test import DEVICE, backends
+
+pytest.importorskip("nnunetv2")
+
+from nnunetv2.training.loss import compound_losses, deep_supervision, dice
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.helpers import softmax_helper_dim1
+
+from fastmed.compat import nnunet as ours
+from fastmed.compat.fallback import FallbackWarning, announce
+
+PEERS = {name: getattr(module, name) for module in (dice, compound_losses) for name in dir(module)}
+# The grouping of float32 sums differs.
+TOLERANCE = 1e-5
+IGNORED = 7
+SHAPE = (2, 3, 5, 6, 4)
+
+
+class Case(NamedTuple):
+    """A loss of nnU-Net, by name, and what it is called with."""
+
+    name: str
+    options: dict[str, Any]
+    target: str = "labels"
+    mask: bool = False
+    shape: tuple[int, ...] = SHAPE
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.options}-{self.target}-{self.mask}-{len(self.shape)}D"
+
+
+LOCAL = {"ddp": False}
+TRAINER = {"ddp": False, "smooth": 1e-5, "do_bg": False}
+SOFTMAX, SIGMOID = {"apply_nonlin": softmax_helper_dim1}, {"apply_nonlin": torch.sigmoid}
+DICE = [
+    SOFTMAX,
+    SOFTMAX | {"batch_dice": True, "do_bg": False},
+    SIGMOID | {"smooth": 0.0},
+    SIGMOID | {"batch_dice": True, "smooth": 1e-5},
+    {"smooth": 0.5},
+]
+WEIGHT = torch.tensor([0.5, 2.0, 1.0])
+FUSED = [
+    *(
+        Case(name, LOCAL | options, target, mask)
+        for name in ("SoftDiceLoss", "MemoryEfficientSoftDiceLoss")
+        for options in DICE
+        for target, mask in (("labels", False), ("float labels", True), ("regions", True), ("soft", False))
+    ),
+    Case("SoftDiceLoss", LOCAL | SOFTMAX | {"clip_tp": 12.0}),
+    Case("SoftDiceLoss", LOCAL | SOFTMAX, "absent", shape=(1, 4, 9, 8)),
+    *(
+        Case("DC_and_CE_loss", {"soft_dice_kwargs": TRAINER | more, "ce_kwargs": ce, **options}, target, shape=shape)
+        for more, ce, options, target, shape in (
+            ({}, {}, {}, "labels", SHAPE),
+            ({"batch_dice": True}, {}, {"dice_class": dice.MemoryEfficientSoftDiceLoss}, "float labels", SHAPE),
+            ({}, {"weight": WEIGHT, "label_smoothing": 0.1}, {"weight_ce": 0.5, "weight_dice": 2}, "labels", SHAPE),
+            ({}, {"reduction": "sum"}, {}, "absent", (2, 3, 7, 9)),
+            ({}, {}, {"weight_ce": 0}, "labels", SHAPE),
+            ({}, {}, {"weight_dice": 0}, "labels", SHAPE),
+            ({}, {}, {"ignore_label": IGNORED}, "partly ignored", SHAPE),
+            ({"batch_dice": True}, {"weight": WEIGHT}, {"ignore_label": IGNORED}, "partly ignored", (2, 3, 7, 9)),
+            ({}, {}, {"ignore_label": IGNORED}, "all ignored", SHAPE),
+            ({"smooth": 0.0}, {}, {"ignore_label": IGNORED}, "all ignored", SHAPE),
+        )
+    ),
+    *(
+        Case("DC_and_BCE_loss", {"soft_dice_kwargs": TRAINER | more, "bce_kwargs": bce, **options}, target)
+        for more, bce, options, target in (
+            ({"do_bg": True}, {}, {}, "regions"),
+            ({"batch_dice": True}, {"pos_weight": WEIGHT.view(3, 1, 1, 1)}, {"weight_ce": 2}, "bool regions"),
+            ({}, {"pos_weight": torch.tensor(3.0), "reduction": "sum"}, {"weight_dice": 0.5}, "soft"),
+            ({}, {}, {"use_ignore_label": True}, "partly ignored regions"),
+            ({"do_bg": True}, {}, {"use_ignore_label": True}, "bool partly ignored regions"),
+            ({}, {}, {"use_ignore_label": True}, "all ignored regions"),
+        )
+    ),
+]
+FALLBACKS = [
+    Case("SoftDiceLoss", LOCAL | {"apply_nonlin": torch.tanh}),
+    Case("DC_and_CE_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {"ignore_index": 1}}),
+    Case("DC_and_CE_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {"reduction": "none"}}),
+    Case("DC_and_BCE_loss", {"soft_dice_kwargs": TRAINER, "bce_kwargs": {"reduction": "none"}}, "regions"),
+    Case("DC_and_BCE_loss", {"soft_dice_kwargs": TRAINER, "bce_kwargs": {"weight": torch.rand(4)}}, "regions"),
+    Case("DC_and_topk_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {"k": 10}}),
+    Case("DC_and_topk_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {}, "ignore_label": 7}, "partly ignored"),
+]
+ON_CPU = [each for each in backends("region_sums") if each.id != "triton" or DEVICE != "cpu"]
+FEW = [FUSED[0], *(case for case in FUSED if "ignored" in case.target)]
+
+
+def target_of(case: Case) -> Tensor:
+    """A target of the kind that the case names."""
+    n, c, *spatial = case.shape
+    kind = case.target
+    if kind == "soft":
+        return torch.rand(case.shape)
+    if kind.endswith("regions"):
+        regions = torch.randint(2, case.shape, dtype=torch.int16)
+        if "ignored" in kind:
+            ignored = torch.ones(n, 1, *spatial) if kind.startswith("all") else torch.rand(n, 1, *spatial) < 0.3
+            regions = torch.cat([regions, ignored.to(regions.dtype)], 1)
+        return regions.bool() if kind.startswith("bool") else regions
+    labels = torch.randint(2 if kind == "absent" else c, (n, 1, *spatial), dtype=torch.int16)
+    if kind == "all ignored":
+        return torch.full_like(labels, IGNORED)
+    if kind == "partly ignored":
+        return labels.masked_fill(torch.rand(labels.shape) < 0.3, IGNORED)
+    # The Dice classes take both types of labels; scatter_ wants whole numbers below C.
+    return labels.float() if kind == "float labels" else labels
+
+
+def tensors_of(case: Case) -> tuple[Tensor, ...]:
+    """Logits (probabilities for a Dice without activation), target and mask."""
+    input = 2.0 * torch.randn(case.shape)
+    if "Soft" in case.name and "apply_nonlin" not in case.options:
+        input = input.softmax(1)
+    mask = torch.rand(case.shape[0], 1, *case.shape[2:]) < 0.6
+    return (input, target_of(case), mask) if case.mask else (input, target_of(case))
+
+
+def build(case: Case, library: dict[str, Any], backend: str = "auto") -> Any:
+    """The loss; nnU-Net's compound losses write into the dictionaries that they are given."""
+    loss = library[case.name](**copy.deepcopy(case.options))
+    if library is not PEERS:
+        loss.backend = backend
+    return loss
+
+
+def value_and_gradient(loss: Any, input: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the loss's elements and its gradient."""
+    input = input.detach().clone().requires_grad_()
+    value = loss(input, *rest)
+    value.sum().backward()
+    assert input.grad is not None
+    return value.detach(), input.grad
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
+    """To the tolerance, relative to the largest element."""
+    assert actual.shape == expected.shape
+    atol = tolerance * expected.double().abs().max().item()
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=0.0, atol=atol)
+
+
+def assert_conforms(case: Case, backend: str = "auto") -> None:
+    tensors = tensors_of(case)
+    value, gradient = value_and_gradient(build(case, vars(ours), backend), *tensors)
+    expected, expected_gradient = value_and_gradient(build(case, PEERS), *tensors)
+    assert value.dtype == expected.dtype
+    assert_close(value, expected)
+    assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("case", FUSED, ids=str)
+def test_value_and_gradient_without_a_fallback(case: Case, backend: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        announce.cache_clear()
+        assert_conforms(case, backend)
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_every_backend(case: Case, region_backend: str) -> None:
+    assert_conforms(case, region_backend)
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce args")
+@pytest.mark.parametrize("case", FALLBACKS, ids=str)
+def test_what_has_no_fused_path_says_so_once(case: Case) -> None:
+    announce.cache_clear()
+    with pytest.warns(FallbackWarning, match=case.name):
+        assert_conforms(case)
+    assert_conforms(case)
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_half_precision_is_nearer_to_the_exact_loss(case: Case) -> None:
+    logits, *rest = tensors_of(case)
+    logits = logits.bfloat16()
+    value, gradient = value_and_gradient(build(case, vars(ours)), logits, *rest)
+    exact, exact_gradient = value_and_gradient(build(case, PEERS).double(), logits.double(), *rest)
+    assert_close(value, exact)
+    # A gradient is rounded to the input's precision, half a unit in the last of 8 bits.
+    assert_close(gradient, exact_gradient, 2.0**-8)
+
+
+def test_nothing_is_kept_but_logits_and_labels() -> None:
+    kept: set[int] = set()
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.numel() > 64:
+            kept.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    logits, labels = torch.randn(SHAPE, requires_grad=True), target_of(FUSED[0])
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        ours.DC_and_CE_loss(dict(TRAINER), {}, ignore_label=IGNORED)(logits, labels)
+    assert kept <= {tensor.untyped_storage().data_ptr() for tensor in (logits, labels)}
+
+
+def test_the_same_errors() -> None:
+    for library in (vars(ours), PEERS):
+        loss = library["DC_and_CE_loss"](dict(TRAINER), {}, ignore_label=IGNORED)
+        with pytest.raises(AssertionError, match="one hot"):
+            loss(torch.randn(SHAPE), torch.zeros(SHAPE))
+        loss = library["DC_and_CE_loss"](dict(TRAINER), {})
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            loss(torch.randn(SHAPE), torch.full((2, 1, *SHAPE[2:]), 3))
+
+
+def test_deep_supervision() -> None:
+    sizes, weights = (8, 4, 2), (0.6, 0.4, 0.0)
+    outputs = [torch.randn(2, 3, size, size) for size in sizes]
+    labels = [torch.randint(3, (2, 1, size, size)) for size in sizes]
+    values = [
+        wrapper(library["DC_and_CE_loss"](dict(TRAINER), {}), weights)(outputs, labels)
+        for library, wrapper in (
+            (vars(ours), ours.DeepSupervisionWrapper),
+            (PEERS, deep_supervision.DeepSupervisionWrapper),
+        )
+    ]
+    assert_close(*values)
+
+
+def _of_rank(rank: int, port: int, which: str, splits: tuple[int, int], queue: Any) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    library = vars(ours) if which == "ours" else PEERS
+    loss = library["DC_and_CE_loss"]({"batch_dice": True, "smooth": 1e-5}, {})
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(4, 3, 50, generator=generator), torch.randint(3, (4, 1, 50), generator=generator)
+    value, gradient = value_and_gradient(loss, logits.split(splits)[rank], labels.split(splits)[rank])
+    queue.put((rank, value.item(), gradient.numpy()))
+    distributed.destroy_process_group()
+
+
+def run_ranks(which: str, splits: tuple[int, int]) -> list[tuple[int, float, Any]]:
+    """Value and gradient of each of two ranks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    ranks = [context.Process(target=_of_rank, args=(rank, port, which, splits, queue)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    results = sorted((queue.get(timeout=120) for _ in ranks), key=lambda result: result[0])
+    for process in ranks:
+        process.join()
+    return results
+
+
+def test_dice_of_two_ranks_as_the_peer() -> None:
+    for (_, value, gradient), (_, expected, expected_gradient) in zip(
+        run_ranks("ours", (2, 2)), run_ranks("peer", (2, 2)), strict=True
+    ):
+        assert value == pytest.approx(expected, rel=TOLERANCE)
+        assert_close(torch.from_numpy(gradient), torch.from_numpy(expected_gradient))
+
+
+def test_the_printed_folder_holds_the_trainer() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "fastmed.compat.nnunet"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    # nnU-Net looks through its own folder first, and imports more there than the trainers here need.
+    found = recursive_find_python_class(
+        printed, "nnUNetTrainerFastmed", None, base_folder=printed, cleanup_imports_from_base_folder=True
+    )
+    assert found.__module__ == "fastmed.compat.nnunet.trainer"
+
+
+class _Labels(NamedTuple):
+    has_regions: bool
+    ignore_label: int | None
+
+
+class _Configuration(NamedTuple):
+    batch_dice: bool
+
+
+@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize("is_ddp", [True, False])
+@pytest.mark.parametrize("ignore_label", [None, 3])
+@pytest.mark.parametrize("has_regions", [True, False])
+def test_the_trainers_loss(has_regions: bool, ignore_label: int | None, is_ddp: bool, deep: bool) -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from fastmed.compat.nnunet.trainer import nnUNetTrainerFastmed
+
+    losses = []
+    for trainer_class in (nnUNetTrainerFastmed, nnUNetTrainer):
+        trainer = trainer_class.__new__(trainer_class)
+        trainer.device = torch.device("cpu")
+        trainer.label_manager, trainer.configuration_manager = _Labels(has_regions, ignore_label), _Configuration(True)
+        trainer.is_ddp, trainer.enable_deep_supervision = is_ddp, deep
+        trainer._get_deep_supervision_scales = lambda: [[1.0] * 3, [0.5] * 3, [0.25] * 3]
+        losses.append(trainer._build_loss())
+    if deep:
+        assert losses[0].weight_factors == pytest.approx(losses[1].weight_factors)
+        losses = [loss.loss for loss in losses]
+    mine, theirs = losses
+    assert isinstance(mine, type(theirs))
+    assert type(mine).__module__ == "fastmed.compat.nnunet.compound"
+    assert vars(mine.dc) | {"training": True} == vars(theirs.dc) | {"training": True}
+    assert (mine.weight_ce, mine.weight_dice) == (theirs.weight_ce, theirs.weight_dice)
+    if not has_regions:
+        assert (mine.ignore_label, mine.ce.ignore_index) == (theirs.ignore_label, theirs.ce.ignore_index)
+    else:
+        assert (mine.use_ignore_label, mine.ce.reduction) == (theirs.use_ignore_label, theirs.ce.reduction)
