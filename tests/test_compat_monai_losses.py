@@ -9,7 +9,6 @@ import copy
 import doctest
 import itertools
 import pickle
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional as F
-from under_test import DEVICE, backends
+from under_test import DEVICE, backends, label
 
 from fastmed import dispatch
 from fastmed.compat import fallback
@@ -428,7 +427,7 @@ def test_mistakes_raise_the_errors_of_monai(mistake: tuple[Any, ...]) -> None:
         {"lambda_focal": -1.0},
         {"colour": "red"},
     ],
-    ids=lambda options: re.sub(r" at 0x\w+", "", str(options)),
+    ids=label,
 )
 def test_options_raise_the_errors_of_monai(name: str, options: dict[str, Any]) -> None:
     def error(library: Any) -> object:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
-from under_test import DEVICE, backends
+from under_test import DEVICE, backends, label
 
 pytest.importorskip("nnunetv2")
 
@@ -168,7 +168,7 @@ def assert_conforms(case: Case, backend: str = "auto") -> None:
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
-@pytest.mark.parametrize("case", FUSED, ids=str)
+@pytest.mark.parametrize("case", FUSED, ids=label)
 def test_value_and_gradient_without_a_fallback(case: Case, backend: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
@@ -176,13 +176,13 @@ def test_value_and_gradient_without_a_fallback(case: Case, backend: str) -> None
         assert_conforms(case, backend)
 
 
-@pytest.mark.parametrize("case", FEW, ids=str)
+@pytest.mark.parametrize("case", FEW, ids=label)
 def test_every_backend(case: Case, region_backend: str) -> None:
     assert_conforms(case, region_backend)
 
 
 @pytest.mark.filterwarnings("ignore:size_average and reduce args")
-@pytest.mark.parametrize("case", FALLBACKS, ids=str)
+@pytest.mark.parametrize("case", FALLBACKS, ids=label)
 def test_what_has_no_fused_path_says_so_once(case: Case) -> None:
     announce.cache_clear()
     with pytest.warns(FallbackWarning, match=case.name):
@@ -190,7 +190,7 @@ def test_what_has_no_fused_path_says_so_once(case: Case) -> None:
     assert_conforms(case)
 
 
-@pytest.mark.parametrize("case", FEW, ids=str)
+@pytest.mark.parametrize("case", FEW, ids=label)
 def test_half_precision_is_nearer_to_the_exact_loss(case: Case) -> None:
     logits, *rest = tensors_of(case)
     logits = logits.bfloat16()

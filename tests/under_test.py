@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -41,6 +42,11 @@ def backends(operation: str) -> list[object]:
             marks = [pytest.mark.skip(reason=f"{row.name}: {reason}")] if reason else []
             parameters.append(pytest.param(row.name, marks=marks, id=row.name))
     return parameters
+
+
+def label(value: object) -> str:
+    """A value as the name of a test: without addresses, which differ between the processes that share the tests."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
