@@ -186,6 +186,15 @@ def ratio_linear(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> T
     return total
 
 
+def ratio_linear_reduced(sums: RegionSums, loss: RatioLinear, weights: LossWeights, reduction: str) -> Tensor:
+    """The scalar loss, or for "none" that of each region if it is an overlap, else of each sample."""
+    if reduction != "none":
+        return ratio_linear(sums, loss, weights)
+    if loss.lambda_nll:
+        return ratio_linear_per_sample(sums, loss, weights)
+    return ratio_linear_per_region(sums, loss, weights)
+
+
 def ratio_linear_gradient(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
     """Gradient of `ratio_linear` by the stacked sums, (BASIC, N, C), in closed form.
 

@@ -96,7 +96,11 @@ FALLBACKS = [
     Case("DC_and_CE_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {"ignore_index": 1}}),
     Case("DC_and_CE_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {"reduction": "none"}}),
     Case("DC_and_BCE_loss", {"soft_dice_kwargs": TRAINER, "bce_kwargs": {"reduction": "none"}}, "regions"),
-    Case("DC_and_BCE_loss", {"soft_dice_kwargs": TRAINER, "bce_kwargs": {"weight": torch.tensor([0.5, 2.0, 1.0, 0.1])}}, "regions"),
+    Case(
+        "DC_and_BCE_loss",
+        {"soft_dice_kwargs": TRAINER, "bce_kwargs": {"weight": torch.linspace(0.1, 2.0, 4)}},
+        "regions",
+    ),
     Case("DC_and_topk_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {"k": 10}}),
     Case("DC_and_topk_loss", {"soft_dice_kwargs": TRAINER, "ce_kwargs": {}, "ignore_label": 7}, "partly ignored"),
 ]

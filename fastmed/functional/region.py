@@ -6,7 +6,6 @@ from torch import Tensor
 
 from .. import formulas, ops, validation
 from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
-from ..distributed import all_reduce_sums
 
 
 def region_sums(
@@ -75,23 +74,10 @@ def region_sums(
 
 
 def region_loss(
-    operands: RegionInput,
-    loss: RatioLinear,
-    weights: LossWeights,
-    *,
-    reduction: str,
-    process_group: object | None,
-    validate: bool | None,
-    backend: str,
+    operands: RegionInput, loss: RatioLinear, weights: LossWeights, *, reduction: str, backend: str
 ) -> Tensor:
-    """A known loss: scalar and local ones in one fused operator, the others as a formula on the sums."""
-    if process_group is None and reduction != "none":
-        return ops.region_loss(operands, loss, weights, validate, backend)
-    sums = ops.region_sums(operands, Wanted(nll=loss.lambda_nll != 0), validate, backend)
-    if process_group is not None:
-        sums = all_reduce_sums(formulas.pool_batch(sums), process_group)
+    """A known loss of operands at hand: scalar ones in one fused operator, the others as a formula on the sums."""
     if reduction != "none":
-        return formulas.ratio_linear(sums, loss, weights)
-    if loss.lambda_nll:
-        return formulas.ratio_linear_per_sample(sums, loss, weights)
-    return formulas.ratio_linear_per_region(sums, loss, weights)
+        return ops.region_loss(operands, loss, weights, None, backend)
+    sums = ops.region_sums(operands, Wanted(nll=loss.lambda_nll != 0), None, backend)
+    return formulas.ratio_linear_reduced(sums, loss, weights, reduction)

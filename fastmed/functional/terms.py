@@ -73,11 +73,7 @@ def ratio_linear_term(reads: Pass, loss: RatioLinear, weights: LossWeights, opti
     """A loss of the family that operators know."""
 
     def formula(sums: RegionSums) -> Tensor:
-        if options.reduction != "none":
-            return formulas.ratio_linear(sums, loss, weights)
-        if loss.lambda_nll:
-            return formulas.ratio_linear_per_sample(sums, loss, weights)
-        return formulas.ratio_linear_per_region(sums, loss, weights)
+        return formulas.ratio_linear_reduced(sums, loss, weights, options.reduction)
 
     reads = reads._replace(wanted=reads.wanted._replace(nll=loss.lambda_nll != 0))
     return Term(reads, formula, (loss, weights))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .... import validation
 from ....contract import RegionInput
-from ...fallback import announce
+from ...attempt import attempt
 
 # MONAI's other reductions are errors, which it raises itself.
 _REDUCTIONS = ("mean", "sum", "none")
@@ -32,14 +32,11 @@ class Fused:
         raise NotImplementedError
 
     def _fused_or(self, forward: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-        """The loss of the pass, or else of MONAI's own `forward`, whose errors come before a word about it."""
-        try:
-            return self._fused(*map(_plain, tensors))
-        except (TypeError, ValueError) as refusal:
-            reason = str(refusal)
-        value = forward(*tensors)
-        announce(type(self).__name__, reason)
-        return value
+        """The loss of the pass, or else of MONAI's own `forward`."""
+        return attempt(type(self).__name__, self._fused_of_plain, forward, *tensors)
+
+    def _fused_of_plain(self, *tensors: Tensor | None) -> Tensor:
+        return self._fused(*map(_plain, tensors))
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monai import losses as peer
 from torch import Tensor
 
+from .... import formulas
 from ....contract import LossWeights
 from ....functional.region import region_loss
 from . import focal, overlap
@@ -66,15 +67,7 @@ class DiceCELoss(Fused, peer.DiceCELoss):
             lambda_ratio=lambda_dice, lambda_nll=lambda_ce, nll_mean=of_labels if classes > 1 else "elements"
         )
         weights = LossWeights(overlap.dice_weight(dice, input), _entropy_weight(self, classes))
-        return region_loss(
-            operands,
-            loss,
-            weights,
-            reduction=dice.reduction,
-            process_group=None,
-            validate=None,
-            backend=self.backend,
-        )
+        return region_loss(operands, loss, weights, reduction=dice.reduction, backend=self.backend)
 
 
 class DiceFocalLoss(Fused, peer.DiceFocalLoss):
@@ -100,7 +93,7 @@ class DiceFocalLoss(Fused, peer.DiceFocalLoss):
         if self.dice.sigmoid and not self.focal.use_softmax:
             weights = LossWeights(overlap.dice_weight(self.dice, input))
             ratio = overlap.dice_ratio(self.dice, input)
-            of_dice = overlap.overlap_of_sums(sums, ratio, weights, self.dice.reduction)
+            of_dice = formulas.ratio_linear_reduced(sums, ratio, weights, self.dice.reduction)
         else:
             of_dice = overlap.dice(self.dice, input, target, self.to_onehot_y, self.backend)
         warn_of_single_channel(input, to_onehot_y=self.to_onehot_y)

@@ -92,20 +92,11 @@ def _is_soft(loss: Any, ratio: RatioLinear) -> bool:
     return has_soft_label(loss) and not ratio.squared
 
 
-def overlap_of_sums(sums: RegionSums, ratio: RatioLinear, weights: LossWeights, reduction: str) -> Tensor:
-    """The loss, or with "none" that of each region (N, C'), (1, C') over the batch."""
-    if reduction == "none":
-        return formulas.ratio_linear_per_region(sums, ratio, weights)
-    return formulas.ratio_linear(sums, ratio, weights)
-
-
 def _overlap(loss: Any, operands: RegionInput, ratio: RatioLinear, weights: LossWeights, backend: str) -> Tensor:
     """The same, by the fused operator where the sums need no other arithmetic."""
     if _is_soft(loss, ratio):
-        return overlap_of_sums(_sums(operands, True, backend), ratio, weights, loss.reduction)
-    return region_loss(
-        operands, ratio, weights, reduction=loss.reduction, process_group=None, validate=None, backend=backend
-    )
+        return formulas.ratio_linear_reduced(_sums(operands, True, backend), ratio, weights, loss.reduction)
+    return region_loss(operands, ratio, weights, reduction=loss.reduction, backend=backend)
 
 
 def _broadcastable(per_region: Tensor, loss: peer.DiceLoss, input: Tensor) -> Tensor:
@@ -184,7 +175,7 @@ class MaskedDiceLoss(Fused, peer.MaskedDiceLoss):
         sums = _sums(operands, _is_soft(self, ratio), self.backend)
         if is_label_map(input, self.to_onehot_y):
             sums = _with_background(sums, operands.input.shape[2])
-        value = _broadcastable(overlap_of_sums(sums, ratio, weights, self.reduction), self, input)
+        value = _broadcastable(formulas.ratio_linear_reduced(sums, ratio, weights, self.reduction), self, input)
         _warn(self, input, self.pre_softmax)
         if mask is None:
             warnings.warn("No mask value specified for the MaskedLoss.", stacklevel=2)
