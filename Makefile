@@ -10,7 +10,7 @@ SMP     := $(VENV)/.smp
 NNUNET  := $(VENV)/.nnunet
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement example-lightning example-approach test lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach test lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ example-agreement: $(READERS)  ## how far readers agree, with intervals: labels 
 
 example-lightning: $(READY)  ## train on a Decathlon folder with Lightning: EXAMPLE='--data Task04_Hippocampus'
 	$(BIN)/python examples/train_lightning.py $(EXAMPLE)
+
+example-monai: $(READY)  ## MONAI's loss and the fused one in its place: EXAMPLE='--data Task04_Hippocampus --output out'
+	$(BIN)/python examples/train_monai.py $(EXAMPLE)
 
 example-approach: $(READY)  ## slices against volumes on the same patients: EXAMPLE='--data Task04_Hippocampus'
 	$(BIN)/python examples/approach_2d_3d.py $(EXAMPLE)

@@ -6,6 +6,7 @@ comes first, and every other must agree with it before anything is timed.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -135,6 +136,27 @@ def dice_ce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
         _loss_bytes(shape, dtype, 1),
         {"fastmed": ours, "MONAI": monai(False), "MONAI, compiled": monai(True)},
     )
+
+
+def monai_loss(name: str, shape: tuple[int, ...], *, compiled: bool = True, **options: object) -> Case:
+    """A loss of MONAI's beside its drop-in, softmax and labels: the same call but for the import."""
+    options = {"softmax": True, "to_onehot_y": True, **options}
+
+    def of(package: str, compile_it: bool = False) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            loss = getattr(importlib.import_module(package), name)(**options)
+            labels = _labels((shape[0], 1, *shape[2:]), shape[1], device)
+            labels = labels.to(torch.uint8) if package.startswith("fastmed") else labels
+            return _step(torch.compile(loss) if compile_it else loss, _logits(shape, torch.float32, device), labels)
+
+        return make
+
+    peers = {"MONAI": of("monai.losses")}
+    if compiled:
+        peers["MONAI, compiled"] = of("monai.losses", True)
+    work = f"{name}, C={shape[1]}"
+    providers = {"fastmed": of("fastmed.compat.monai"), **peers}
+    return Case(work, shape, shape[1], torch.float32, _loss_bytes(shape, torch.float32, 1), providers)
 
 
 def multitask_bce(shape: tuple[int, int]) -> Case:
@@ -348,6 +370,10 @@ def cpu_cases() -> Iterator[Case]:
         yield dice_bce((2, 1, size, size, size), torch.float32)
     for classes in (4, 14):
         yield dice_ce((2, classes, 96, 96, 96), torch.float32)
+    for name in ("DiceFocalLoss", "GeneralizedDiceLoss", "TverskyLoss"):
+        yield monai_loss(name, (2, 4, 96, 96, 96))
+    # Compiled, MONAI's takes more memory than a small machine has.
+    yield monai_loss("DiceFocalLoss", (1, 95, 96, 96, 96), compiled=False)
     for table in TABLES:
         yield multitask_bce(table)
     yield confusion((2, 128, 128, 128), 4)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import report_agreement, report_chest
+from . import report_agreement, report_chest, report_training
 from .markdown import table as _table
 
 _ROOT = Path(__file__).parent.parent
@@ -133,6 +133,7 @@ _GENERATED = {
     "demo": demo_tables,
     **{name: partial(_example, "chest", make) for name, make in report_chest.TABLES.items()},
     **{name: partial(_example, "agreement", make) for name, make in report_agreement.TABLES.items()},
+    **{name: partial(_example, "train-monai", make) for name, make in report_training.TABLES.items()},
     "gpu-static": static_table,
 }
 

@@ -15,6 +15,8 @@ import random
 import shutil
 from pathlib import Path
 
+from curves_figure import draw
+
 DATASET = 999
 NAME = f"Dataset{DATASET}_Example"
 CONFIGURATION = "3d_fullres"
@@ -72,23 +74,6 @@ def train(trainer_class: type, preprocessed: Path, iterations: int) -> list[floa
     return losses
 
 
-def draw(losses: dict[str, list[float]], path: Path) -> None:
-    """The curves, one over the other."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for (name, values), style in zip(losses.items(), ({"linewidth": 5, "alpha": 0.35}, {"marker": "o"}), strict=True):
-        axes.plot(range(1, len(values) + 1), values, label=name, **style)
-    axes.set(xlabel="iteration", ylabel="loss (cross entropy minus Dice)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
-    figure.savefig(path, dpi=150)
-
-
 def main() -> None:
     """Makes the data set, trains twice, draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,7 +101,7 @@ def main() -> None:
     }
     theirs, ours = losses.values()
     print(f"largest difference of the losses: {max(abs(a - b) for a, b in zip(theirs, ours, strict=True)):.1e}")
-    draw(losses, arguments.out / "losses.png")
+    draw(losses, "loss (cross entropy minus Dice)", arguments.out / "losses.png")
 
 
 if __name__ == "__main__":

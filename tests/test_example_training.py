@@ -102,3 +102,18 @@ class TestApproach:
 
         assert example.main(["--data", str(write_patients(tmp_path / "few", 4))]) == 2
         assert "an interval takes two" in capsys.readouterr().err
+
+
+def test_monai_with_both_losses(patients, tmp_path, capsys):
+    import json
+
+    import train_monai as example
+
+    assert example.main(["--data", str(patients), "--output", str(tmp_path), "--steps", "3", "--seeds", "1"]) == 0
+    assert "seed 0: curves differ by at most" in capsys.readouterr().out
+    (run,) = json.loads((tmp_path / "train-monai.json").read_text())["runs"]
+    assert [run[name]["fused"] for name in ("MONAI", "patched")] == [False, True]
+    assert len(run["MONAI"]["losses"]) == 3
+    assert run["largest_difference"] < 1e-4
+    assert (tmp_path / "train-monai.png").stat().st_size > 0
+    assert example.main(["--data", str(tmp_path), "--output", str(tmp_path)]) == 2
