@@ -34,7 +34,7 @@ from triton.compiler import ASTSource
 from benchmarks import sass
 from fastmed.backends.gpu_triton import launch
 from fastmed.backends.gpu_triton.launch import Launch
-from fastmed.contract import LossWeights, RatioLinear, RegionInput
+from fastmed.contract import BASIC, HARD_TP, STATISTICS, LossWeights, RatioLinear, RegionInput, Wanted
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _VOXELS = 192**3
@@ -77,7 +77,8 @@ class Variant(NamedTuple):
     """A kernel as launched for one kind of operands, and its budget of instructions per element on sm_90.
 
     `readings` is the number of inner loops of a tile: more than one where a kernel reads its classes
-    repeatedly. Row by row, the table takes each path of each kernel.
+    repeatedly, `optional` whether soft statistics and hard counts are wanted. Row by row, the table takes each path of
+    each kernel.
     """
 
     name: str
@@ -92,6 +93,8 @@ class Variant(NamedTuple):
     ignore_index: int | None = None
     channels_last: bool = False
     uncertain: bool = False
+    gamma: float = 0.0
+    optional: bool = False
     voxels: int = 192**3
     readings: tuple[int, int] = (1, 1)
 
@@ -134,6 +137,15 @@ VARIANTS = (
         readings=(2, 3),
     ),
     Variant("softmax C=32 bf16 bf16", 32, _BF16, _BF16, (43, 48), dense=True, readings=(2, 3)),
+    Variant("sigmoid fp32 u8 focal", 1, _FP32, _U8, (40, 50), "sigmoid", dense=True, gamma=2.0),
+    Variant("softmax C=4 bf16 u8 focal", 4, _BF16, _U8, (29, 49), gamma=2.0),
+    Variant("softmax C=14 bf16 u8 focal", 14, _BF16, _U8, (27, 47), gamma=2.0),
+    Variant("softmax C=32 bf16 u8 focal", 32, _BF16, _U8, (23, 33), gamma=2.0, readings=(2, 3)),
+    Variant("sigmoid fp32 u8 all statistics", 1, _FP32, _U8, (40, 35), "sigmoid", dense=True, optional=True),
+    Variant("probabilities fp32 u8 all statistics", 1, _FP32, _U8, (23, 19), "none", dense=True, optional=True),
+    Variant("softmax C=4 bf16 u8 all statistics", 4, _BF16, _U8, (30, 36), optional=True),
+    Variant("softmax C=14 bf16 u8 all statistics", 14, _BF16, _U8, (75, 34), optional=True, readings=(2, 1)),
+    Variant("softmax C=32 bf16 u8 all statistics", 32, _BF16, _U8, (75, 62), optional=True, readings=(2, 3)),
 )  # fmt: skip
 
 
@@ -170,15 +182,18 @@ def _operands(variant: Variant) -> RegionInput:
     if variant.channels_last and variant.dense:
         target = target.view(shape[0], shape[2], shape[1]).transpose(1, 2)
     uncertain = _empty(variant.classes) if variant.uncertain else None
-    return RegionInput(input, target, mask, variant.activation, variant.ignore_index, uncertain)
+    return RegionInput(input, target, mask, variant.activation, variant.ignore_index, uncertain, gamma=variant.gamma)
 
 
 def _launches(variant: Variant) -> tuple[Launch, Launch]:
     """Forward and backward as the backend launches them on an H100."""
     operands = _operands(variant)
     statistics = launch.statistics_of_loss(operands, RatioLinear() if variant.activation == "none" else _LOSS)
+    if variant.optional:
+        wanted = Wanted(nll=variant.activation != "none", soft=True, hard=True)
+        statistics = launch.statistics_of_sums(operands, wanted)
     forward, _ = launch.partial_sums(operands, statistics, GPUS[1].processors)
-    gradient = _empty(8, *operands.input.shape[:2])
+    gradient = _empty(HARD_TP if variant.optional else BASIC, *operands.input.shape[:2])
     dx = torch.empty_like(operands.input)
     return forward, launch.gradient_of_input(operands, gradient, _empty(), dx, GPUS[1].processors)
 
@@ -190,12 +205,12 @@ def _second_stage() -> tuple[Launch, Launch, Launch]:
     _, partials = launch.partial_sums(operands, statistics, GPUS[1].processors)
     invalid = _empty(2, dtype=torch.int64)
     finalisation = launch.finalisation(
-        operands, partials, statistics, _LOSS, LossWeights(), _empty(), _empty(8, 2, 4), invalid
+        operands, partials, statistics, _LOSS, LossWeights(), _empty(), _empty(BASIC, 2, 4), invalid
     )
-    sums = _empty(8, 2, 4, dtype=torch.float64)
+    sums = _empty(STATISTICS, 2, 4, dtype=torch.float64)
     table = RegionInput(*(_empty(1, 64, 18).transpose(1, 2),) * 2, None, "sigmoid", uncertain=_empty(18))
     loss = RatioLinear(lambda_ratio=0.0, lambda_nll=1.0, nll_mean="task", balance_pos=True, balance_neg=True)
-    of_table = launch.table_loss(table, loss, LossWeights(), _empty(), _empty(8, 1, 18), invalid)
+    of_table = launch.table_loss(table, loss, LossWeights(), _empty(), _empty(BASIC, 1, 18), invalid)
     return finalisation, launch.combination(operands, partials, statistics, sums, invalid), of_table
 
 

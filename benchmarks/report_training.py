@@ -20,7 +20,8 @@ def curves(content: dict[str, Any]) -> str:
     header += [f"Dice {label}, {name}" for label in classes for name in _TRAININGS]
     patch = " x ".join(map(str, content["patch"]))
     return (
-        f"{content['data']}, {content['steps']} steps of {content['batch']} patches of {patch}, MONAI {content['monai']}, "
+        f"{content['data']}, {content['steps']} steps of {content['batch']} patches of {patch}, "
+        f"MONAI {content['monai']}, "
         f"torch {content['torch']}, {content['threads']} threads.\n\n{table(header, rows)}"
     )
 

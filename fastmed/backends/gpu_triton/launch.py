@@ -39,8 +39,8 @@ from .primitives import INTERPRETED
 
 INVALID = STATISTICS
 
-# A softmax thread holds all classes of its voxels up to this many; with a target or weight for each class
-# as well, up to half as many. Beyond, the registers spill.
+# A softmax thread holds all classes of its voxels up to this many; with a target or weight for each class, or with
+# optional statistics as well, up to half as many. Beyond, the registers spill.
 FEW_CLASSES = 16
 FEW_CLASSES_DENSE = 8
 # A sigmoid kernel multiplies up factors of at most 2, one for each tile, in float32.
@@ -231,8 +231,8 @@ def _table_tile(classes: int) -> dict[str, int]:
     return {"VOXELS": (LANES if INTERPRETED else TABLE_TILE) // block, "CLASSES": block}
 
 
-def _scheme(operands: RegionInput) -> Scheme:
-    """The scheme of a pass over the voxels: by activation, number of classes and layout."""
+def _scheme(operands: RegionInput, optional: bool = False) -> Scheme:
+    """The scheme of a pass over the voxels: by activation, number of classes, layout and sums to be held."""
     samples, classes, _ = operands.input.shape
     dense = operands.is_dense
     if operands.activation != "softmax":
@@ -257,7 +257,7 @@ def _scheme(operands: RegionInput) -> Scheme:
             {"HARD": hard},
         )
     per_class = _is_per_class(operands)
-    if classes <= (FEW_CLASSES_DENSE if dense or per_class else FEW_CLASSES):
+    if classes <= (FEW_CLASSES_DENSE if dense or per_class or optional else FEW_CLASSES):
         tile = few_tile(operands)
         block = LANES if INTERPRETED else LANES * tile.voxels
         return Scheme(
@@ -281,8 +281,9 @@ def _scheme(operands: RegionInput) -> Scheme:
             "classes": classes,
             "DENSE": dense,
             "PER_CLASS": per_class,
-            # Classes whose loads are in flight together; a target or weight for each class is one more load.
-            "UNROLL": 2 if dense or per_class else 4,
+            # Classes whose loads are in flight together; a target or weight for each class is one more load, and a
+            # focal factor or more sums take the registers.
+            "UNROLL": 2 if dense or per_class or optional or operands.gamma else 4,
             "WARPS": WARPS,
             "BLOCK": block,
         },
@@ -331,7 +332,7 @@ def _operands(operands: RegionInput) -> dict[str, Any]:
 def partial_sums(operands: RegionInput, statistics: frozenset[int], processors: int) -> tuple[Launch, Tensor]:
     """First stage: the launch, whose `partials` are (statistics and labels out of range, N, C, programs)."""
     samples, classes, voxels = operands.input.shape
-    scheme = _scheme(operands)
+    scheme = _scheme(operands, optional=any(statistic in statistics for statistic in (TP_SQ, HARD_TP)))
     programs = _programs(scheme, voxels, processors)
     partials = operands.input.new_empty((STATISTICS + 1, samples, classes, programs), dtype=torch.float32)
     arguments = _operands(operands) | scheme.constants | scheme.forward_constants
