@@ -21,7 +21,7 @@ def curves(content: dict[str, Any]) -> str:
     patch = " x ".join(map(str, content["patch"]))
     return (
         f"{content['data']}, {content['steps']} steps of {content['batch']} patches of {patch}, "
-        f"MONAI {content['monai']}, "
+        f"learning rate {content['learning_rate']:g}, MONAI {content['monai']}, "
         f"torch {content['torch']}, {content['threads']} threads.\n\n{table(header, rows)}"
     )
 

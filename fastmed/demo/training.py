@@ -143,6 +143,7 @@ def train(
     seed: int,
     device: torch.device,
     on_step: Callable[[float], None],
+    learning_rate: float = LEARNING_RATE,
 ) -> Trained:
     """A network trained for a number of steps of AdamW under a one-cycle learning rate.
 
@@ -154,14 +155,15 @@ def train(
         seed: of weights, patches and augmentation.
         device: where the network runs.
         on_step: called after each step with its loss.
+        learning_rate: the largest of the cycle.
     """
     torch.manual_seed(seed)
     network = unet(sizes.spatial_dims, split.train[0].image.shape[0], len(split.classes)).to(device)
     augment = augmentation(sizes.spatial_dims, split.flip_axes)
     augment.set_random_state(seed)  # type: ignore[attr-defined]
     sampler = PatchSampler(split.train, sizes.patch, np.random.default_rng(seed))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
     losses = []
     for _ in range(steps):
         samples = [augment(sampler.draw()) for _ in range(sizes.batch)]
