@@ -55,7 +55,7 @@ def outline(name: str, content: dict[str, Any]) -> str:
             by_case.setdefault(row["case"], []).append(row)
     rows = []
     for case, (ours, *peers) in by_case.items():
-        ratios = ", ".join(f"{peer['provider']} {peer['times_fastmed']:.3g}" for peer in peers)
+        ratios = "; ".join(f"{peer['provider']}: {peer['times_fastmed']:.3g}" for peer in peers)
         memory = [ours["peak_extra_bytes"], max((peer["peak_extra_bytes"] for peer in peers), default=None)]
         rows.append([case, f"{ours['median_s'] * 1e3:.3g}", ratios, *map(_megabytes, memory)])
     return _about(name, content) + table(_OUTLINE, rows)
