@@ -11,7 +11,7 @@ from under_test import DEVICE
 import fastmed
 from fastmed import validation
 from fastmed.backends import reference
-from fastmed.contract import BASIC, HARD_TP, RegionInput, Wanted
+from fastmed.contract import BASIC, HARD_TP, NLL_NEG, NLL_POS, RegionInput, Wanted
 from fastmed.functional import confusion_counts, region_sums
 from fastmed.metrics.functional import one_versus_rest
 
@@ -411,3 +411,28 @@ def test_a_nan_is_predicted_as_no_class(region_backend: str) -> None:
     sums = region_sums(input, torch.tensor([[0, 1, 1]]), activation="softmax", hard_counts=True, backend=region_backend)
     assert sums.counts is not None
     assert sums.counts.tolist() == [[[1, 1, 0, 1], [1, 0, 2, 0]]]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_a_sure_logit_costs_nothing_where_it_is_right(region_backend: str, gamma: float) -> None:
+    """Infinite logits of a sigmoid have their limit where it exists."""
+    input, target = torch.tensor([[[torch.inf], [-torch.inf]]]), torch.tensor([[[1.0], [0.0]]])
+    sums = region_sums(input, target, activation="sigmoid", gamma=gamma, backend=region_backend)
+    assert sums.nll_pos is not None
+    assert sums.nll_neg is not None
+    assert sums.nll_pos[0, 0] == 0.0
+    assert sums.nll_neg[0, 1] == 0.0
+    operands = RegionInput(input, target, None, "sigmoid", None)
+    by = torch.zeros(BASIC, 1, 2)
+    by[NLL_POS, 0, 0] = by[NLL_NEG, 0, 1] = 1.0
+    gradient = torch.ops.fastmed.region_sums_backward(*operands, by, None, region_backend)
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("logits", [[torch.inf, 1.0, 2.0], [-torch.inf] * 3], ids=["inf", "all -inf"])
+def test_without_a_probability_no_class_is_predicted(region_backend: str, logits: list[float]) -> None:
+    input = torch.tensor(logits).view(1, 3, 1)
+    sums = region_sums(input, torch.tensor([[0]]), activation="softmax", hard_counts=True, backend=region_backend)
+    assert sums.pred.isnan().all()
+    assert sums.counts is not None
+    assert sums.counts.tolist() == [[[0, 0, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]]
