@@ -102,7 +102,9 @@ def region_sums(case: RegionCase, of: Voxels, input: Tensor) -> Sums:
     p = {"softmax": lambda x: x.softmax(1), "sigmoid": torch.sigmoid, None: lambda x: x}[case.activation](logits)
     nll_pos = nll_neg = torch.zeros_like(p)
     if case.activation is not None:
-        nll_pos, nll_neg = (weight * nll for nll in _negative_logarithms(case, logits, target))
+        nll_pos, nll_neg = (
+            torch.where(counted, weight * nll, 0.0) for nll in _negative_logarithms(case, logits, target)
+        )
     if case.activation == "softmax":
         chosen = (logits.argmax(1, keepdim=True) == torch.arange(case.classes).view(1, -1, 1)) & ~p.isnan()
     else:
