@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from .memory import kept_for_backward, peak_extra
 from .timing import Clock, alternate, spread
 
 Result = tuple[torch.Tensor, ...]
+TakeTurns = Callable[[dict[str, Callable[[], Any]], Clock], dict[str, list[float]]]
 
 # Loss and gradient of a half format are compared at its own resolution; float32 at a few hundred ulp of the largest.
 _TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -31,7 +32,9 @@ def _disagreement(case: Case, expected: Result, got: Result) -> str | None:
     return None
 
 
-def measure(case: Case, device: torch.device, clock: Clock, bandwidth: float) -> list[dict[str, Any]]:
+def measure(
+    case: Case, device: torch.device, clock: Clock, bandwidth: float, take_turns: TakeTurns = alternate
+) -> list[dict[str, Any]]:
     """A row for each provider: median, spread, ratio to fastmed, bandwidth, memory; or why it failed."""
     rows: dict[str, dict[str, Any]] = {}
     ready: dict[str, Provider] = {}
@@ -51,7 +54,7 @@ def measure(case: Case, device: torch.device, clock: Clock, bandwidth: float) ->
         if reason := _disagreement(case, expected, result):
             rows[name]["failed"] = reason
             del ready[name]
-    for name, times in alternate(dict(ready), clock).items():
+    for name, times in take_turns(dict(ready), clock).items():
         median, interquartile = spread(times)
         rows[name] |= {"median_s": median, "iqr_s": interquartile, "rounds": len(times)}
     for name in ready:
@@ -62,12 +65,14 @@ def measure(case: Case, device: torch.device, clock: Clock, bandwidth: float) ->
     return list(rows.values())
 
 
-def measure_all(cases: Iterable[Case], device: torch.device, clock: Clock, bandwidth: float) -> list[dict[str, Any]]:
+def measure_all(
+    cases: Iterable[Case], device: torch.device, clock: Clock, bandwidth: float, take_turns: TakeTurns = alternate
+) -> list[dict[str, Any]]:
     """Rows of all cases, printed as they come."""
     rows = []
     for case in cases:
         print(f"\n{case.name}", flush=True)
-        for row in measure(case, device, clock, bandwidth):
+        for row in measure(case, device, clock, bandwidth, take_turns):
             rows.append(row)
             if "failed" in row:
                 print(f"  {row['provider']:<26} failed: {row['failed']}", flush=True)

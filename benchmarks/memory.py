@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-# What makes Linux forget the highest use of memory so far.
-_FORGET_PEAK = "5"
+from torch._C._profiler import _EventType
+from torch.profiler import ProfilerActivity, profile
 
 
-def _resident(line: str) -> int:
-    """Bytes of the process, "VmRSS" now or "VmHWM" at most so far."""
-    for entry in _STATUS.read_text().splitlines():
-        if entry.startswith(line):
-            return int(entry.split()[1]) * 1024
-    raise RuntimeError(f"{_STATUS} has no line {line}")
+def _allocations(function: Callable[[], Any]) -> Iterator[tuple[int, int]]:
+    """Address and size of each allocation of PyTorch on the CPU, in order of time; a negative size frees."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    assert profiler.profiler is not None
+    waiting, found = list(profiler.profiler.kineto_results.experimental_event_tree()), []
+    while waiting:
+        event = waiting.pop()
+        waiting.extend(event.children)
+        if event.tag == _EventType.Allocation:
+            found.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+    for _, address, size in sorted(found, key=lambda event: event[0]):
+        yield address, size
 
 
-def peak_extra(function: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes beyond those held before, at the peak of one call; None where the system does not tell."""
+def peak_extra(function: Callable[[], Any], device: torch.device) -> int:
+    """Bytes beyond those held before, at the peak of one call; on the CPU those that PyTorch allocates."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
-    if not _CLEAR.exists():
-        return None
-    _CLEAR.write_text(_FORGET_PEAK)
-    before = _resident("VmRSS")
-    function()
-    return max(_resident("VmHWM") - before, 0)
+    live: dict[int, int] = {}
+    now = peak = 0
+    for address, size in _allocations(function):
+        if size > 0:
+            live[address] = size
+            now += size
+            peak = max(peak, now)
+        else:
+            # What was there before the call is not its memory.
+            now -= live.pop(address, 0)
+    return peak
 
 
 def kept_for_backward(function: Callable[[], Any]) -> int:

@@ -9,27 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import report_agreement, report_chest, report_robustness, report_training
+from . import report_agreement, report_benchmarks, report_chest, report_robustness, report_training
 from .markdown import table as _table
 
 _ROOT = Path(__file__).parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
 _NOT_MEASURED = "Not measured yet.\n"
-
-
-_BENCHMARK_HEADER = [
-    "case",
-    "provider",
-    "ms, median ± IQR",
-    "times fastmed's",
-    "of copy bandwidth",
-    "peak of extra memory, MB",
-    "kept for backward, MB",
-]
-
-
-def _megabytes(number: int | None) -> str:
-    return "-" if number is None else f"{number / 1e6:.1f}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -50,27 +35,9 @@ def measured(kind: str) -> list[tuple[str, dict[str, Any]]]:
     return sorted(newest.values())
 
 
-def benchmark_table(kind: str) -> str:
-    """Every case and provider of the newest file of each machine."""
-    parts = []
-    for name, content in measured(kind):
-        about = content["environment"]
-        versions = about["versions"]
-        rows = []
-        for row in content["results"]:
-            if "failed" in row:
-                rows.append([row["case"], row["provider"], f"failed: {row['failed']}", *[""] * 4])
-                continue
-            time = f"{row['median_s'] * 1e3:.3g} ± {row['iqr_s'] * 1e3:.2g}"
-            ratio, share = f"{row['times_fastmed']:.2f}", f"{row['share_of_copy']:.0%}"
-            memory = [_megabytes(row.get(name)) for name in ("peak_extra_bytes", "kept_bytes")]
-            rows.append([row["case"], row["provider"], time, ratio, share, *memory])
-        parts.append(
-            f"{about['device']}, {about['cores']} cores, torch {versions['torch']}, "
-            f"MONAI {versions.get('monai', '-')}, {about['date']}; "
-            f"copy {content['copy_bandwidth_bytes_s'] / 1e9:.1f} GB/s (`{name}`).\n\n" + _table(_BENCHMARK_HEADER, rows)
-        )
-    return "\n".join(parts) or _NOT_MEASURED
+def _of_machines(kind: str, make: Callable[[str, dict[str, Any]], str]) -> str:
+    """A part for the newest file of each machine."""
+    return "\n".join(make(name, content) for name, content in measured(kind)) or _NOT_MEASURED
 
 
 def demo_tables() -> str:
@@ -128,8 +95,11 @@ def _example(name: str, make: Callable[[dict[str, Any]], str]) -> str:
 
 
 _GENERATED = {
-    "bench-cpu": lambda: benchmark_table("cpu"),
-    "bench-gpu": lambda: benchmark_table("gpu"),
+    "bench-cpu": lambda: _of_machines("cpu", report_benchmarks.outline),
+    "bench-gpu": lambda: _of_machines("gpu", report_benchmarks.outline),
+    "bench-cpu-all": lambda: _of_machines("cpu", report_benchmarks.every_row),
+    "bench-gpu-all": lambda: _of_machines("gpu", report_benchmarks.every_row),
+    "first-step": lambda: _of_machines("cpu", report_benchmarks.first_step),
     "demo": demo_tables,
     **{name: partial(_example, "chest", make) for name, make in report_chest.TABLES.items()},
     **{name: partial(_example, "agreement", make) for name, make in report_agreement.TABLES.items()},
@@ -153,13 +123,15 @@ def generated(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrites every page whose results have changed."""
+    """Rewrites every page whose results have changed, and draws the picture of the benchmarks."""
     for path in pages():
         before = path.read_text()
         text = generated(before)
         if text != before:
             path.write_text(text)
             print(f"rewritten: {path.relative_to(_ROOT)}")
+    for _, content in measured("cpu")[-1:]:
+        report_benchmarks.draw(_ROOT / "docs" / "benchmarks.png", content)
 
 
 if __name__ == "__main__":

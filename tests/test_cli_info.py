@@ -83,3 +83,20 @@ def test_a_bad_option_is_one_line(arguments, message, capsys):
     errors = capsys.readouterr().err
     assert message in errors
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.skipif(dispatch.unavailable_reason(dispatch.TABLE[1]) is not None, reason="needs numba")
+def test_warmup_compiles_every_kernel(capsys):
+    from fastmed.backends.cpu_numba import channels_last, label_map, pointwise, softmax
+
+    assert main(["warmup"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("ready after")
+    for module in (channels_last, label_map, pointwise, softmax):
+        # What a kernel compiled to is kept with it.
+        assert all("_code" in vars(kernel) for kernel in (module.sums, module.gradient))
+
+
+def test_warmup_without_numba_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(dispatch, "unavailable_reason", lambda row: "is not installed")
+    assert main(["warmup"]) == 0
+    assert capsys.readouterr().out == "nothing to compile: numba is not installed\n"

@@ -17,8 +17,19 @@ import torch
 
 pytest.importorskip("numba")
 
-from fastmed.backends.cpu_numba import channels_last, memory, optional, pointwise, softmax, threads, tiles
-from fastmed.backends.cpu_numba.vector_math import elementwise, exp_non_positive, log1p_unit, log_positive
+from fastmed.backends.cpu_numba import (
+    channels_last,
+    conversion,
+    label_map,
+    memory,
+    optional,
+    pointwise,
+    softmax,
+    threads,
+    tiles,
+)
+from fastmed.backends.cpu_numba.compilation import elementwise
+from fastmed.backends.cpu_numba.vector_math import exp_non_positive, log1p_unit, log_positive
 from fastmed.contract import STATISTICS
 from fastmed.functional import region_sums
 
@@ -61,22 +72,21 @@ def test_elementary_functions_at_their_ends() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_formats_convert_as_torch_does(dtype: torch.dtype) -> None:
     every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
-    source, kind = every.view(torch.uint16).numpy(), memory.kind(dtype)
     tile = np.empty(1 << 16, np.float32)
-    memory.load(tile, source, kind, 0, 1)
+    memory.load(tile, every.data_ptr(), conversion.reader(dtype), 0, 1)
     assert np.array_equal(tile, every.float().numpy(), equal_nan=True)
     values = torch.randn(100_000) * 10.0 ** torch.randint(-10, 6, (100_000,))
     edges = [torch.inf, -torch.inf, torch.nan, 65519.0, 65520.0, 2.0**-25, 2.0**-24, 0.0, -0.0]
     values = torch.cat([values, torch.tensor(edges)])
     rounded = torch.empty(values.numel(), dtype=dtype)
-    memory.store(values.numpy(), rounded.view(torch.uint16).numpy(), kind, 0, 1)
+    memory.store(values.numpy(), rounded.data_ptr(), conversion.writer(dtype), 0, 1)
     torch.testing.assert_close(rounded, values.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def test_inner_loops_use_wide_registers() -> None:
     """Compiled anew, since assembly is not kept with cached code: no loop may have fallen back to scalars."""
     tile, by, one = np.ones(64, np.float32), np.ones(STATISTICS, np.float32), np.float32(1.0)
-    sums = np.zeros(STATISTICS)
+    sums, labels = np.zeros(STATISTICS), np.ones(64, np.int32)
     calls = {
         tiles.remove: (tile, tile.copy()),
         tiles.remove_value: (tile, tile.copy(), one),
@@ -92,6 +102,12 @@ def test_inner_loops_use_wide_registers() -> None:
         channels_last._nll_gradient: (tile, tile, tile, one, tile, tile, tile.copy()),
         channels_last._focal_gradient: (tile, tile, tile, one, one, tile, tile, tile.copy()),
         channels_last._add_overlap_gradient: (tile, tile, tile, tile, tile, tile, tile.copy()),
+        label_map._highest_of_three: (tile, tile, tile, tile.copy()),
+        label_map._exponentials: (tile, tile, tile.copy(), tile.copy()),
+        label_map._add: (tile, tile, labels, np.int32(1), sums),
+        label_map._add_with_nll: (tile, tile, labels, np.int32(1), tile, tile, tile, sums),
+        label_map._products: (tile.copy(), tile, labels, np.int32(1), by, tile.copy()),
+        label_map._gradient: (tile, labels, np.int32(1), by, tile, tile.copy()),
         softmax._exponentials: (tile, tile.copy(), tile.copy(), tile.copy()),
         softmax._add: (tile, tile, tile, sums),
         softmax._add_nll: (tile, tile, tile, tile, one, one, sums),
@@ -103,7 +119,7 @@ def test_inner_loops_use_wide_registers() -> None:
         optional.add_soft: (tile, tile, tile, sums),
         optional.add_hard: (tile, one, tile, tile, sums),
     }
-    wide = r"(vmulp|vaddp|vfmadd\w*p|fmla|fmul|fadd)s?\s.*(ymm|zmm|v\d+\.4s)"
+    wide = r"(vmulp|vaddp|vmaxp|fmaxnm|vfmadd\w*p|fmla|fmul|fadd)s?\s.*(ymm|zmm|v\d+\.4s)"
     for function, arguments in calls.items():
         fresh = function.__class__(function.py_func, targetoptions={**function.targetoptions})
         fresh(*arguments)
@@ -165,15 +181,23 @@ def test_a_forked_child_runs_serially_and_gets_the_same() -> None:
     assert np.array_equal(expected.numpy(), result)
 
 
-def test_users_own_numba_threads_are_left_alone() -> None:
-    import numba
+def test_without_openmp_plain_threads_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = compute()
+    monkeypatch.setattr(threads, "_openmp", lambda: None)
+    assert torch.equal(expected, compute())
 
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere PyTorch may bring another OpenMP")
+def test_threads_are_those_of_torch() -> None:
+    """A second pool of threads would have to share the processors with torch's own."""
+    torch.randn(1 << 22).exp()
     compute()
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    compute()
-    assert numba.get_num_threads() == 1
-    numba.set_num_threads(before)
+    before = len(os.listdir("/proc/self/task"))
+    for _ in range(3):
+        torch.randn(1 << 22).exp()
+        compute()
+    assert threads._openmp() is not None
+    assert len(os.listdir("/proc/self/task")) <= before
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's perturbation of fresh memory")

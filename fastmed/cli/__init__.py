@@ -1,4 +1,4 @@
-"""The command line: `fastmed info` and `fastmed demo`."""
+"""The command line: `fastmed info`, `fastmed warmup` and `fastmed demo`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ..demo.errors import InputError
-from . import demo, info
+from . import demo, info, warmup
 from .parser import FAILURE, Parser
 
 
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="fastmed", description="Fused losses and metrics for medical imaging.")
     commands = parser.add_subparsers(required=True, metavar="command")
     info.add_parser(commands)
+    warmup.add_parser(commands)
     demo.add_parser(commands)
     try:
         options = parser.parse_args(arguments)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .vector_math import elementwise, exp_non_positive, log1p_unit
+from .compilation import elementwise
+from .vector_math import exp_non_positive, log1p_unit
 
 _F = np.float32
 

@@ -9,30 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ...contract import NLL_NEG, NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
 from .binary import focal_nll, focal_slope, sigmoid, softplus
+from .compilation import compiled, elementwise
+from .job import CHUNKS, INVALID, ITEMS, NLL, REGION, VOXELS, exponents, gradient_of_sums, partial_sums
+from .job import gradient as job_gradient
+from .job import operands as job_operands
+from .kernel import Kernel, read, take
 from .memory import load, store
-from .tiles import (
-    CHUNKS,
-    GAMMA,
-    INVALID,
-    NLL,
-    REGION,
-    SMOOTHING,
-    TILE,
-    VOXELS,
-    compiled,
-    parallel,
-    remove,
-    remove_value,
-    removes,
-    replace_uncertain,
-    unpack,
-    unpack_gradient,
-)
-from .vector_math import elementwise, exp_non_positive, log1p_unit
+from .tiles import TILE, remove, remove_value, removes, replace_uncertain
+from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of one work item: enough that its sums of each class are small beside them.
 _CHUNK = 1 << 16
@@ -67,11 +54,11 @@ def _load_rows(tile: Any, source: Any, classes: int, n: int, v: int) -> None:
     """Fills a tile with the voxels from `v` on of one sample."""
     start = n * source.sample + v * source.voxel
     if source.channel == 1 and source.voxel == classes:
-        load(tile, source.memory, source.kind, start, 1)
+        load(tile, source.address, source.converter, start, 1)
     else:
         for row in range(tile.size // classes):
             values = tile[row * classes : (row + 1) * classes]
-            load(values, source.memory, source.kind, start + row * source.voxel, source.channel)
+            load(values, source.address, source.converter, start + row * source.voxel, source.channel)
 
 
 @compiled
@@ -79,11 +66,13 @@ def _store_rows(tile: Any, destination: Any, classes: int, n: int, v: int) -> No
     """Writes a tile to the voxels from `v` on of one sample."""
     start = n * destination.sample + v * destination.voxel
     if destination.channel == 1 and destination.voxel == classes:
-        store(tile, destination.memory, destination.kind, start, 1)
+        store(tile, destination.address, destination.converter, start, 1)
     else:
         for row in range(tile.size // classes):
             values = tile[row * classes : (row + 1) * classes]
-            store(values, destination.memory, destination.kind, start + row * destination.voxel, destination.channel)
+            store(
+                values, destination.address, destination.converter, start + row * destination.voxel, destination.channel
+            )
 
 
 @compiled
@@ -189,19 +178,14 @@ def _fold(tile_sums: Any, sums: Any, nll: Any, region: Any) -> None:
 
 
 @compiled
-def _chunk_sums(
-    input_type: Any,
-    target_type: Any,
-    mask_type: Any,
-    gradient_type: Any,
-    layout: Any,
-    numbers: Any,
+def chunk_sums(
+    job: Any,
     item: int,
     partials: Any,
 ) -> None:
-    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
-    voxels, nll, region = layout[VOXELS], layout[NLL] != 0, layout[REGION] != 0
-    smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
+    input, target, mask = job_operands(job)
+    voxels, nll, region = job[VOXELS], job[NLL] != 0, job[REGION] != 0
+    smoothing, gamma = exponents(job)
     _, classes, chunks, statistics = partials.shape
     n, chunk = item // chunks, item % chunks
     step = min(_voxels_per_tile(classes), voxels)
@@ -281,20 +265,15 @@ def _add_overlap_gradient(
 
 
 @compiled
-def _chunk_gradient(
-    input_type: Any,
-    target_type: Any,
-    mask_type: Any,
-    gradient_type: Any,
-    layout: Any,
-    numbers: Any,
+def chunk_gradient(
+    job: Any,
     item: int,
     by: Any,
 ) -> None:
-    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
-    gradient = unpack_gradient(gradient_type, layout)
-    voxels, chunks = layout[VOXELS], layout[CHUNKS]
-    smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
+    input, target, mask = job_operands(job)
+    gradient = job_gradient(job)
+    voxels, chunks = job[VOXELS], job[CHUNKS]
+    smoothing, gamma = exponents(job)
     statistics, _, classes = by.shape
     n, chunk = item // chunks, item % chunks
     step = min(_voxels_per_tile(classes), voxels)
@@ -323,29 +302,21 @@ def _chunk_gradient(
         _store_rows(dx, gradient, classes, n, v)
 
 
-@compiled
-def sums_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
-    """Partial sums of every chunk, on the calling thread."""
-    for item in range(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, gradient, layout, numbers, item, partials)
+@Kernel
+def sums(pointer: Any) -> None:
+    """Partial sums of every chunk."""
+    job = read(pointer)
+    partials, item = partial_sums(job), take(pointer)
+    while item < job[ITEMS]:
+        chunk_sums(job, item, partials)
+        item = take(pointer)
 
 
-@parallel
-def sums_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
-    """Partial sums of every chunk, on Numba's threads."""
-    for item in prange(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, gradient, layout, numbers, np.int64(item), partials)
-
-
-@compiled
-def gradient_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
-    """The gradient of every chunk, on the calling thread."""
-    for item in range(by.shape[1] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, gradient, layout, numbers, item, by)
-
-
-@parallel
-def gradient_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
-    """The gradient of every chunk, on Numba's threads."""
-    for item in prange(by.shape[1] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, gradient, layout, numbers, np.int64(item), by)
+@Kernel
+def gradient(pointer: Any) -> None:
+    """The gradient of every chunk."""
+    job = read(pointer)
+    by, item = gradient_of_sums(job), take(pointer)
+    while item < job[ITEMS]:
+        chunk_gradient(job, item, by)
+        item = take(pointer)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ...contract import CountInput
-from .memory import PLAIN, kind, load, span
-from .tiles import View, compiled
+from .compilation import compiled
+from .conversion import PLAIN, half, value_of
 
 _BLOCK = 2048
 # Neighbours mostly fall into one cell, and an increment waits for the store of the one before it: consecutive
@@ -26,13 +26,23 @@ _MAX_CELLS_COPIED = 1 << 16
 _BITS = {torch.float16: torch.uint16, torch.bfloat16: torch.uint16, torch.bool: torch.uint8}
 
 
+class _View(NamedTuple):
+    """An operand as flat memory with element strides; `channel` is 0 where all classes share its values."""
+
+    memory: Any
+    half: int
+    sample: int
+    channel: int
+    voxel: int
+
+
 class _Removed(NamedTuple):
     """What is not counted: an ignored value of the target, and voxels outside the mask."""
 
     has_ignore: bool
     ignore_index: int
     has_mask: bool
-    mask: View
+    mask: _View
 
 
 class _Tiles(NamedTuple):
@@ -51,8 +61,9 @@ def _load(tile: Any, source: Any, sample: int, channel: int, voxel: int) -> None
     """Fills a tile of any type with the voxels from `voxel` on of a sample and channel."""
     memory, stride = source.memory, source.voxel
     start = sample * source.sample + channel * source.channel + voxel * stride
-    if source.kind != PLAIN:
-        load(tile, memory, source.kind, start, stride)
+    if source.half != PLAIN:
+        for i in range(tile.size):
+            tile[i] = value_of(memory[start + i * stride], source.half)
     elif stride == 1:
         run = memory[start : start + tile.size]
         for i in range(tile.size):
@@ -212,12 +223,13 @@ def _count_tasks(
             invalid[output] += _flush(table, 2, counts[output, c])
 
 
-def _flat(tensor: Tensor) -> View:
+def _flat(tensor: Tensor) -> _View:
     by_sample, *by_channel, by_voxel = tensor.stride()
-    memory = tensor.as_strided((span(tensor.shape, tensor.stride()),), (1,))
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = tensor.as_strided((span,), (1,))
     if tensor.dtype in _BITS:
         memory = memory.view(_BITS[tensor.dtype])
-    return View(memory.numpy(), kind(tensor.dtype), by_sample, sum(by_channel), by_voxel)
+    return _View(memory.numpy(), half(tensor.dtype), by_sample, sum(by_channel), by_voxel)
 
 
 def _real(dtype: torch.dtype) -> type[np.floating[Any]]:

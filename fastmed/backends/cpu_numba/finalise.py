@@ -24,7 +24,7 @@ from ...contract import (
     LossWeights,
     RatioLinear,
 )
-from .tiles import compiled
+from .compilation import compiled
 
 _ELEMENTS, _VOXELS, _TARGET, _TASK = range(len(NLL_MEANS))
 

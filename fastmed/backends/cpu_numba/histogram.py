@@ -12,8 +12,8 @@ from torch import Tensor
 from ...contract import EXTRA_COLUMNS, Bins, Scored
 from .arrays import axes_in_memory_order, label_array, score_array
 from .binary import sigmoid
-from .tiles import compiled
-from .vector_math import elementwise, exp_non_positive, log_positive
+from .compilation import compiled, elementwise
+from .vector_math import exp_non_positive, log_positive
 
 _BLOCK = 1024
 _TRANSFORMS = {"identity": 0, "sigmoid": 1, "logit": 2}

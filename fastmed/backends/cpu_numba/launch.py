@@ -6,20 +6,25 @@ A small batch takes no longer than the calls that lead to its kernel, so there a
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...contract import BASIC, STATISTICS, RegionInput
-from . import channels_last, pointwise, softmax, step, threads
-from .memory import ELEMENTS, kind, span
-from .tiles import GRADIENT, INPUT, MASK, TARGET, TILE, TILES_PER_CHUNK, UNCERTAIN
+from ...contract import BASIC, RegionInput
+from . import channels_last, label_map, pointwise, softmax, step, threads
+from .conversion import label_reader, reader, writer
+from .job import GRADIENT, INPUT, INVALID, MASK, ROWS, SUMS, TARGET, UNCERTAIN
+from .tiles import TILE, TILES_PER_CHUNK
 
 _Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
 
-# Where a call's layout differs from its plan's.
+# A label that is out of range, whether it is ignored or not.
+_NOTHING = -(2**63)
+
+# Where the job of a call differs from its plan's.
 _ADDRESSES = [INPUT, TARGET, MASK, UNCERTAIN, GRADIENT]
 
 
@@ -33,13 +38,12 @@ class Flags(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The kernels for operands of some shapes, strides and types; arguments but for what each call brings."""
+    """The kernels for operands of some shapes, strides and types, and their job but for what each call brings."""
 
     kernels: Any
     elements: int
     partials: tuple[int, ...]
-    types: tuple[Any, ...]
-    layout: Any
+    job: Any
 
 
 def _operand(tensor: Tensor | None) -> _Operand:
@@ -54,61 +58,60 @@ def _as_volume(operand: _Operand) -> _Operand:
     return (1, columns, rows), (0, by_column, by_row), dtype
 
 
-def _describe(operand: _Operand) -> tuple[int, ...]:
-    """Room for the address, then span, kind and strides of an operand (N, C, V), or (N, V) without channels."""
+def _describe(operand: _Operand, converter: Callable[[torch.dtype], int]) -> tuple[int, ...]:
+    """Room for the address, then converter and strides of an operand (N, C, V), or (N, V) without channels."""
     if operand is None:
-        return (0,) * 6
+        return (0,) * 5
     shape, strides, dtype = operand
     sample, *channel, voxel = strides
     by_channel = channel[0] if channel and shape[1] > 1 else 0
-    return 0, span(shape, strides), kind(dtype), sample, by_channel, voxel
+    return 0, converter(dtype), sample, by_channel, voxel
+
+
+def _bits(number: float) -> int:
+    """Those of a float32."""
+    return int(np.float32(number).view(np.int32))
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(operands: tuple[_Operand, ...], activation: str, ignore_index: int | None, flags: Flags) -> Plan:
+def _plan(
+    operands: tuple[_Operand, ...],
+    activation: str,
+    ignore_index: int | None,
+    exponents: tuple[float, float],
+    flags: Flags,
+) -> Plan:
     if operands[0] is not None and len(operands[0][0]) == 2:
         operands = tuple(map(_as_volume, operands))
     input, target, mask, _ = operands
     assert input is not None
     assert target is not None
     samples, classes, voxels = input[0]
-    dense = len(target[0]) == 3
+    dense, optional = len(target[0]) == 3, flags.soft or flags.hard
     kernels: Any = pointwise
     voxels_per_chunk = TILE * TILES_PER_CHUNK
     if activation == "softmax":
-        kernels = softmax
-    elif activation == "sigmoid" and dense and channels_last.applies(classes, input[1], flags.soft or flags.hard):
+        is_plain = not (dense or optional or mask is not None or any(exponents))
+        kernels = label_map if is_plain else softmax
+    elif activation == "sigmoid" and dense and channels_last.applies(classes, input[1], optional):
         kernels = channels_last
         voxels_per_chunk = channels_last.voxels_per_chunk(classes)
+    converters = (reader, reader if dense else label_reader, reader, writer)
     chunks = -(-voxels // voxels_per_chunk)
+    items = samples * chunks * (classes if kernels is pointwise else 1)
     numbers = (
-        *(voxels, chunks, activation == "sigmoid", *flags),
-        *(number for operand in operands for number in _describe(operand)),
-        *(0, classes),
-        *(dense, ignore_index is not None, ignore_index or 0, mask is not None),
+        *(0, items, samples, classes, voxels, chunks),
+        *(activation == "sigmoid", *flags, *map(_bits, exponents)),
+        *(number for pair in zip(operands, converters, strict=True) for number in _describe(*pair)),
+        *(0, dense, ignore_index is not None, _NOTHING if ignore_index is None else ignore_index, mask is not None),
+        *(0, 0),
     )
-    dtypes = (input[2], target[2], torch.uint8 if mask is None else mask[2], input[2])
     return Plan(
         kernels,
         samples * classes * voxels,
-        (samples, classes, chunks, STATISTICS + 1),
-        tuple(ELEMENTS[dtype] for dtype in dtypes),
+        (samples, classes, chunks, INVALID + 1),
         np.array(numbers, dtype=np.int64),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def _numbers(label_smoothing: float, gamma: float) -> Any:
-    return np.array((label_smoothing, gamma), dtype=np.float32)
-
-
-def _run(serial: Any, parallel: Any, elements: int, arguments: tuple[Any, ...]) -> None:
-    number = threads.count(elements)
-    if number == 1:
-        serial(*arguments)
-    else:
-        with threads.limit(number):
-            parallel(*arguments)
 
 
 def _addresses(operands: RegionInput, gradient: Tensor | None) -> tuple[int, ...]:
@@ -123,33 +126,31 @@ def _addresses(operands: RegionInput, gradient: Tensor | None) -> tuple[int, ...
     )
 
 
-def _operands(plan: Plan, operands: RegionInput, gradient: Tensor | None = None) -> tuple[Any, ...]:
-    """What every kernel takes first."""
-    layout = plan.layout.copy()
-    layout[_ADDRESSES] = _addresses(operands, gradient)
-    return *plan.types, layout, _numbers(operands.label_smoothing, operands.gamma)
+def _job(plan: Plan, operands: RegionInput, gradient: Tensor | None, sums: Any) -> Any:
+    job = plan.job.copy()
+    job[_ADDRESSES] = _addresses(operands, gradient)
+    job[SUMS], job[ROWS] = sums.ctypes.data, len(sums)
+    return job
 
 
 def _plan_of(operands: RegionInput, flags: Flags, gradient: Tensor | None = None) -> Plan:
     input, target, mask, activation, ignore_index = operands[:5]
     described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
-    return _plan(described, activation, ignore_index, flags)
+    return _plan(described, activation, ignore_index, (operands.label_smoothing, operands.gamma), flags)
 
 
 def partial_sums(operands: RegionInput, flags: Flags) -> Any:
     """Partial sums (N, C, chunks, statistics), with one more column for targets out of range."""
     plan = _plan_of(operands, flags)
     partials = np.empty(plan.partials)
-    arguments = (*_operands(plan, operands), partials)
-    _run(plan.kernels.sums_serial, plan.kernels.sums_parallel, plan.elements, arguments)
+    plan.kernels.sums(_job(plan, operands, None, partials), threads.count(plan.elements))
     return partials
 
 
 def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
-    """Writes the gradient of the input from that of the stacked sums."""
+    """Writes the gradient of the input from that of the stacked sums, contiguous float32."""
     plan = _plan_of(operands, Flags(soft=len(by) > BASIC), gradient)
-    arguments = (*_operands(plan, operands, gradient), by)
-    _run(plan.kernels.gradient_serial, plan.kernels.gradient_parallel, plan.elements, arguments)
+    plan.kernels.gradient(_job(plan, operands, gradient, by), threads.count(plan.elements))
 
 
 def has_table_step(operands: RegionInput) -> bool:
@@ -164,6 +165,5 @@ def has_table_step(operands: RegionInput) -> bool:
 def table_step(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
     plan = _plan_of(operands, flags, gradient)
-    numbers = _numbers(operands.label_smoothing, operands.gamma)
-    value, invalid = step.table_step(*plan.types, plan.layout, _addresses(operands, gradient), numbers, *loss)
+    value, invalid = step.table_step(plan.job, _addresses(operands, gradient), *loss)
     return value, invalid

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...contract import DIFFERENCE, HARD_PRED, HARD_TARGET, HARD_TOTAL, HARD_TP, TP_SQ
-from .vector_math import elementwise, reduction
+from .compilation import elementwise, reduction
+from .tiles import at
 
 _F = np.float32
 
@@ -17,8 +18,9 @@ def add_soft(p: Any, target: Any, weight: Any, sums: Any) -> None:
     """Adds the soft statistics of a tile of probabilities."""
     tp_sq = difference = _F(0.0)
     for i in range(p.size):
-        tp_sq += weight[i] * target[i] * p[i] * p[i]
-        difference += weight[i] * abs(p[i] - target[i])
+        w = at(weight, i)
+        tp_sq += w * target[i] * p[i] * p[i]
+        difference += w * abs(p[i] - target[i])
     sums[TP_SQ] += tp_sq
     sums[DIFFERENCE] += difference
 
@@ -35,7 +37,7 @@ def add_hard(score: Any, threshold: Any, target: Any, weight: Any, sums: Any) ->
     """Adds the counts of a tile: what scores above the threshold is predicted. Below 2^24 voxels they are exact."""
     tp = pred = hard_target = total = _F(0.0)
     for i in range(score.size):
-        counted = _F(1.0) if weight[i] != _F(0.0) else _F(0.0)
+        counted = _F(1.0) if at(weight, i) != _F(0.0) else _F(0.0)
         in_pred = counted if score[i] > threshold else _F(0.0)
         in_target = counted if target[i] > _F(0.5) else _F(0.0)
         tp += in_pred * in_target

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...contract import RankStatistics, Scored
 from .arrays import axes_in_memory_order, label_array, score_array
+from .compilation import compiled
 from .threads import SERIAL_BELOW
-from .tiles import compiled
 
 
 @compiled

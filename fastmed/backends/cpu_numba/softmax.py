@@ -5,45 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ...contract import DIFFERENCE, NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, TP_SQ, WEIGHT
+from .compilation import compiled, elementwise, reduction
+from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SOFT, VOXELS, exponents, gradient_of_sums, partial_sums
+from .job import gradient as job_gradient
+from .job import operands as job_operands
+from .kernel import Kernel, read, take
 from .memory import store
 from .optional import add_hard, add_soft, choose, soft_slope
 from .tiles import (
-    CHUNKS,
-    GAMMA,
-    HARD,
-    INVALID,
-    NLL,
-    SMOOTHING,
-    SOFT,
     TILE,
     TILES_PER_CHUNK,
-    VOXELS,
-    compiled,
     load_dense,
     load_labels,
     load_view,
     load_weight,
     one_hot,
-    parallel,
     remove,
     removes,
-    unpack,
-    unpack_gradient,
+    tile_size,
 )
-from .vector_math import elementwise, exp_non_positive, log_positive, reduction
+from .vector_math import exp_non_positive, log_positive
 
 _F = np.float32
 # Less than any 1 - p but 0, and its reciprocal is finite.
 _TINY = _F(1e-30)
-
-
-@compiled
-def _tile_size(classes: int) -> int:
-    """Voxels whose logits of all classes stay in the second-level cache together with their probabilities."""
-    return TILE if classes <= 16 else (256 if classes <= 64 else 64)
 
 
 @elementwise
@@ -254,22 +241,17 @@ def _softmax(
 
 @compiled
 def _chunk_sums(
-    input_type: Any,
-    target_type: Any,
-    mask_type: Any,
-    gradient_type: Any,
-    layout: Any,
-    numbers: Any,
+    job: Any,
     item: int,
     partials: Any,
 ) -> None:
-    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
-    voxels, nll, soft, hard = layout[VOXELS], layout[NLL] != 0, layout[SOFT] != 0, layout[HARD] != 0
-    smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
+    input, target, mask = job_operands(job)
+    voxels, nll, soft, hard = job[VOXELS], job[NLL] != 0, job[SOFT] != 0, job[HARD] != 0
+    smoothing, gamma = exponents(job)
     classes, chunks = partials.shape[1], partials.shape[2]
     kept, spread = _F(1.0) - smoothing, smoothing / _F(classes)
     n, chunk = item // chunks, item % chunks
-    tile = _tile_size(classes)
+    tile = tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
     total, log_total, removed = (
@@ -323,23 +305,18 @@ def _chunk_sums(
 
 @compiled
 def _chunk_gradient(
-    input_type: Any,
-    target_type: Any,
-    mask_type: Any,
-    gradient_type: Any,
-    layout: Any,
-    numbers: Any,
+    job: Any,
     item: int,
     by: Any,
 ) -> None:
-    input, target, mask = unpack(input_type, target_type, mask_type, layout, numbers)
-    gradient = unpack_gradient(gradient_type, layout)
-    voxels, chunks, soft = layout[VOXELS], layout[CHUNKS], layout[SOFT] != 0
-    smoothing, gamma = numbers[SMOOTHING], numbers[GAMMA]
+    input, target, mask = job_operands(job)
+    gradient = job_gradient(job)
+    voxels, chunks, soft = job[VOXELS], job[CHUNKS], job[SOFT] != 0
+    smoothing, gamma = exponents(job)
     classes = by.shape[2]
     kept, spread = _F(1.0) - smoothing, smoothing / _F(classes)
     n, chunk = item // chunks, item % chunks
-    tile = _tile_size(classes)
+    tile = tile_size(classes)
     logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
     total, log_total, removed, product_total = (
@@ -390,32 +367,24 @@ def _chunk_gradient(
             if removes(target, mask):
                 remove(x[c], used[:size])
             start = n * gradient.sample + c * gradient.channel + v * gradient.voxel
-            store(x[c], gradient.memory, gradient.kind, start, gradient.voxel)
+            store(x[c], gradient.address, gradient.converter, start, gradient.voxel)
 
 
-@compiled
-def sums_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
-    """Partial sums of every chunk, on the calling thread."""
-    for item in range(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, gradient, layout, numbers, item, partials)
+@Kernel
+def sums(pointer: Any) -> None:
+    """Partial sums of every chunk."""
+    job = read(pointer)
+    partials, item = partial_sums(job), take(pointer)
+    while item < job[ITEMS]:
+        _chunk_sums(job, item, partials)
+        item = take(pointer)
 
 
-@parallel
-def sums_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, partials: Any) -> None:
-    """Partial sums of every chunk, on Numba's threads."""
-    for item in prange(partials.shape[0] * layout[CHUNKS]):
-        _chunk_sums(input, target, mask, gradient, layout, numbers, np.int64(item), partials)
-
-
-@compiled
-def gradient_serial(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
-    """The gradient of every chunk, on the calling thread."""
-    for item in range(by.shape[1] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, gradient, layout, numbers, item, by)
-
-
-@parallel
-def gradient_parallel(input: Any, target: Any, mask: Any, gradient: Any, layout: Any, numbers: Any, by: Any) -> None:
-    """The gradient of every chunk, on Numba's threads."""
-    for item in prange(by.shape[1] * layout[CHUNKS]):
-        _chunk_gradient(input, target, mask, gradient, layout, numbers, np.int64(item), by)
+@Kernel
+def gradient(pointer: Any) -> None:
+    """The gradient of every chunk."""
+    job = read(pointer)
+    by, item = gradient_of_sums(job), take(pointer)
+    while item < job[ITEMS]:
+        _chunk_gradient(job, item, by)
+        item = take(pointer)

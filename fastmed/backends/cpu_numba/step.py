@@ -11,34 +11,26 @@ from typing import Any
 import numpy as np
 
 from ...contract import BASIC, STATISTICS
-from .channels_last import gradient_serial, sums_serial
+from .channels_last import chunk_gradient, chunk_sums
+from .compilation import compiled
 from .finalise import ratio_linear
-from .tiles import CHUNKS, GRADIENT, INPUT, MASK, TARGET, UNCERTAIN, combine, compiled
+from .job import CHUNKS, CLASSES, GRADIENT, INPUT, ITEMS, MASK, TARGET, UNCERTAIN
+from .tiles import combine
 
 
 @compiled
-def table_step(
-    input: Any,
-    target: Any,
-    mask: Any,
-    gradient: Any,
-    plan: Any,
-    addresses: Any,
-    numbers: Any,
-    loss: Any,
-    region: Any,
-    positive: Any,
-    negative: Any,
-) -> Any:
+def table_step(plan: Any, addresses: Any, loss: Any, region: Any, positive: Any, negative: Any) -> Any:
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
-    layout = plan.copy()
-    layout[INPUT], layout[TARGET], layout[MASK], layout[UNCERTAIN], layout[GRADIENT] = addresses
-    classes = layout[UNCERTAIN + 1]
-    partials = np.empty((1, classes, layout[CHUNKS], STATISTICS + 1))
-    sums_serial(input, target, mask, gradient, layout, numbers, partials)
+    job = plan.copy()
+    job[INPUT], job[TARGET], job[MASK], job[UNCERTAIN], job[GRADIENT] = addresses
+    classes = job[CLASSES]
+    partials = np.empty((1, classes, job[CHUNKS], STATISTICS + 1))
+    for item in range(job[ITEMS]):
+        chunk_sums(job, item, partials)
     stacked, by = np.empty((STATISTICS, 1, classes)), np.empty((BASIC, 1, classes), np.float32)
     invalid, value = np.empty(1, np.int64), np.empty((), np.float32)
     combine(partials, stacked, invalid)
     ratio_linear(stacked, loss, region, positive, negative, value, by)
-    gradient_serial(input, target, mask, gradient, layout, numbers, by)
+    for item in range(job[ITEMS]):
+        chunk_gradient(job, item, by)
     return value[()], invalid[0]

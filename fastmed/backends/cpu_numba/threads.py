@@ -1,18 +1,17 @@
-"""Whether a kernel runs on Numba's threads or on the calling one.
+"""Whether a kernel runs on several threads, and how: on those of PyTorch's OpenMP where its entry is to be had.
 
-The `omp` layer is fast and may be entered by several Python threads at once, but a process forked after its first
-use must not enter it again; `workqueue` aborts when two Python threads meet. So: `omp` where it is there, and the
-serial twin of each kernel after a fork, for small tensors and at one thread (as in a DataLoader worker).
+A second pool would find the processors taken by the threads of the first, which wait for their next work by spinning.
+A process forked after the first use must not enter OpenMP again. So the calling thread works alone after a fork, for
+small tensors, and where torch has one thread (as in a DataLoader worker).
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from typing import Any
 
-import numba
 import torch
 
 from .. import fork
@@ -22,33 +21,31 @@ SERIAL_BELOW = 1 << 16
 
 
 @functools.cache
-def _use_openmp() -> bool:
-    """Whether parallel kernels run on the OpenMP layer; asked for at the first use of threads."""
+def _openmp() -> Any:
+    """What starts a team of threads in GNU's OpenMP, and in LLVM's, which PyTorch has loaded; None if neither."""
     try:
-        importlib.import_module("numba.np.ufunc.omppool")
-    except ImportError:
-        return False
-    try:
-        layer = numba.threading_layer()
-    except ValueError:
-        numba.config.THREADING_LAYER = layer = "omp"
-    return bool(layer == "omp")
+        start = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):
+        return None
+    start.argtypes, start.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return start
 
 
 def count(elements: int) -> int:
-    """Threads to use for an input of this many elements: 1 stands for the serial kernel."""
-    if elements < SERIAL_BELOW:
-        return 1
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    return 1 if threads == 1 or fork.happened() or not _use_openmp() else int(threads)
+    """Threads to use for an input of this many elements."""
+    return 1 if elements < SERIAL_BELOW or fork.happened() else torch.get_num_threads()
 
 
-@contextmanager
-def limit(threads: int) -> Iterator[None]:
-    """Numba's number of threads within the block; that of the caller's own kernels is put back."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+def run(entry: Any, argument: int, number: int) -> None:
+    """Calls a C function on a number of threads, the calling one among them, and waits until all have returned."""
+    if number == 1:
+        entry(argument)
+    elif (openmp := _openmp()) is not None:
+        openmp(entry, argument, number, 0)
+    else:
+        others = [threading.Thread(target=entry, args=(argument,)) for _ in range(number - 1)]
+        for other in others:
+            other.start()
+        entry(argument)
+        for other in others:
+            other.join()

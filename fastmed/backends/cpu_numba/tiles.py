@@ -6,121 +6,72 @@ lives in the first-level cache, so the detour costs two instructions per eight e
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import types
+from numba.extending import overload
 
 from ...contract import STATISTICS
-from .memory import flat, load
-from .vector_math import elementwise, reduction
+from . import memory
+from .compilation import compiled, elementwise, reduction
+from .conversion import IGNORED
+from .job import INVALID
+from .memory import load, view
 
 # Each tile is summed in float32, tiles in float64: 1024 terms keep the error of the sums near 1e-7.
 TILE = 1024
 # Tiles that one work item goes through; fixed, so that the order of all additions is that of the data alone.
 TILES_PER_CHUNK = 16
-# Partial sums have one more column after the statistics: targets out of range.
-INVALID = STATISTICS
+
+# Float32 values that fit into half of a second-level cache.
+_CACHED = 1 << 16
 
 _F = np.float32
 # A choice between an element and something else, put back into its place, becomes a masked store, which is slow on
 # some CPUs. Unless the element is changed: by the addition of nothing.
 _NOT_MASKED = _F(0.0)
 
-compiled = njit(cache=True, nogil=True, error_model="numpy")
-# `prange` and nothing else: each further transformation is a pass over the code that finds nothing here.
-_PASSES = {"comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"}
-parallel = njit(cache=True, nogil=True, error_model="numpy", parallel={"prange": True, **dict.fromkeys(_PASSES, False)})
-
-
-class View(NamedTuple):
-    """An operand as flat memory with element strides; `channel` is 0 where all classes share its values."""
-
-    memory: Any
-    kind: int
-    sample: int
-    channel: int
-    voxel: int
-
-
-class Target(NamedTuple):
-    """The target, dense or labels, the label to remove, and what -1 stands for in each class, if it does."""
-
-    values: View
-    dense: bool
-    has_ignore: bool
-    ignore_index: int
-    has_uncertain: bool
-    uncertain: Any
-
-
-class Mask(NamedTuple):
-    """Voxel weights; `values` is unused where there are none."""
-
-    values: View
-    present: bool
-
-
-# Numba's parallel loops take arrays and numbers but no tuples. So a kernel gets an empty array of the type of each
-# operand, and two vectors from which it builds the tuples. In int64: voxels, chunks, sigmoid, which statistics, then
-# address, span, kind and strides of each operand, the address and number of the values that -1 stands for, then the
-# flags. In float32: smoothing and gamma.
-VOXELS, CHUNKS, SIGMOID, NLL, REGION, SOFT, HARD = range(7)
-INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS = 7, 13, 19, 25, 31, 33
-SMOOTHING, GAMMA = 0, 1
-
 
 @compiled
-def _unpack_view(like: Any, layout: Any, at: int) -> Any:
-    memory = flat(layout[at], like, layout[at + 1])
-    return View(memory, layout[at + 2], layout[at + 3], layout[at + 4], layout[at + 5])
+def tile_size(classes: int) -> int:
+    """Voxels whose probabilities of all classes stay in the second-level cache.
 
-
-@compiled
-def unpack(input: Any, target: Any, mask: Any, layout: Any, numbers: Any) -> Any:
-    """The operands as tuples."""
-    flags = layout[_FLAGS:]
-    values = _unpack_view(target, layout, TARGET)
-    uncertain = flat(layout[UNCERTAIN], numbers, layout[UNCERTAIN + 1])
-    return (
-        _unpack_view(input, layout, INPUT),
-        Target(values, flags[0] != 0, flags[1] != 0, flags[2], layout[UNCERTAIN] != 0, uncertain),
-        Mask(_unpack_view(mask, layout, MASK), flags[3] != 0),
-    )
-
-
-@compiled
-def unpack_gradient(like: Any, layout: Any) -> Any:
-    """The gradient as a tuple."""
-    return _unpack_view(like, layout, GRADIENT)
+    No fewer than have to be: each class of a tile is a stretch of memory of its own, and the shorter these are, the
+    more pages there are to a byte.
+    """
+    size = TILE
+    while size > 64 and size * classes > _CACHED:
+        size //= 2
+    return size
 
 
 @compiled
 def load_view(tile: Any, source: Any, sample: int, channel: int, voxel: int) -> None:
     """Fills a tile with the voxels from `voxel` on of one sample and channel."""
     start = sample * source.sample + channel * source.channel + voxel * source.voxel
-    load(tile, source.memory, source.kind, start, source.voxel)
+    load(tile, source.address, source.converter, start, source.voxel)
 
 
 @compiled
 def load_labels(labels: Any, weight: Any, target: Any, classes: int, sample: int, voxel: int) -> int:
     """Fills the label tile, with -1 for no class, and removes ignored voxels; returns labels out of range."""
-    source = target.values
+    source, read = target.values, np.empty(labels.size, np.int32)
     start = sample * source.sample + voxel * source.voxel
-    memory = source.memory[start:]
-    invalid = 0
-    for i in range(labels.size):
-        label = np.int64(memory[i * source.voxel])
-        inside = label >= 0 and label < classes
-        labels[i] = np.int32(label if inside else -1)
-        invalid += not inside
+    of_memory = (np.int64(read.ctypes.data), read.size, source.address, start, source.voxel)
+    memory.call(source.converter, (*of_memory, target.ignore_index))
+    # Without its sign a negative label is larger than any class.
+    limit, outside = np.uint32(classes), np.int32(0)
+    for i in range(read.size):
+        inside = np.uint32(read[i]) < limit
+        labels[i] = read[i] if inside else np.int32(-1)
+        outside = np.int32(outside + np.int32(not inside))
     if target.has_ignore:
-        for i in range(labels.size):
-            label = np.int64(memory[i * source.voxel])
-            ignored = label == target.ignore_index
-            weight[i] *= _F(0.0) if ignored else _F(1.0)
-            invalid -= ignored and not (label >= 0 and label < classes)
-    return invalid
+        for i in range(read.size):
+            is_ignored = read[i] == IGNORED
+            weight[i] *= _F(0.0) if is_ignored else _F(1.0)
+            outside -= is_ignored and labels[i] < 0
+    return int(outside)
 
 
 @compiled
@@ -165,6 +116,33 @@ def load_dense(tile: Any, weight: Any, target: Any, sample: int, channel: int, v
         # A number in place of this tile would keep the loop from being vectorised.
         return replace_uncertain(tile, weight, np.full(tile.size, target.uncertain[channel]))
     return _F(0.0)
+
+
+def at(weight: Any, i: int) -> Any:
+    """The weight of a voxel; 1 without weights, which are None."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(at, inline="always")
+def _overload_at(weight: Any, i: int) -> Any:
+    if isinstance(weight, types.NoneType):
+
+        def one(weight: Any, i: int) -> Any:
+            return _F(1.0)
+
+        return one
+
+    def get(weight: Any, i: int) -> Any:
+        return weight[i]
+
+    return get
+
+
+@compiled
+def tile_of(scratch: Any, operand: Any, sample: int, channel: int, voxel: int) -> Any:
+    """The tile of one sample and channel: memory itself where its elements are float32 side by side, else scratch."""
+    start = sample * operand.sample + channel * operand.channel + voxel * operand.voxel
+    return view(scratch, operand.address, operand.converter, start, operand.voxel)
 
 
 @compiled

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-# Exact arithmetic but for fused multiply-add: reassociation would undo the two-part reductions.
-elementwise = njit(cache=True, error_model="numpy", fastmath={"contract"})
-# Reductions in any order within a block of a few hundred elements.
-reduction = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract", "arcp"})
+from .compilation import elementwise
 
 _F = np.float32
 
@@ -48,7 +45,9 @@ def bits_of_float(_context: Any, value: Any) -> Any:
 
 
 _LOG2_E = _F(1.44269504)
-_ROUNDER = _F(1.5 * 2.0**23)
+# A sum with it has no bits for a fraction: it is rounded to the nearest integer, and its last eight bits are that
+# integer with the bias of an exponent.
+_ROUNDER = _F(1.5 * 2.0**23 + 127.0)
 _LN2_HIGH = _F(0.693359375)
 _LN2_LOW = _F(-2.12194440e-4)
 
@@ -57,18 +56,15 @@ _LN2_LOW = _F(-2.12194440e-4)
 def exp_non_positive(x: Any) -> Any:
     """exp(x) for x <= 0; 0 below -87.7, where float32 turns subnormal."""
     x = _F(-88.0) if x < _F(-88.0) else x
-    # The sum has no bits for a fraction: it is rounded to the nearest integer, which its last bits hold.
     rounded = x * _LOG2_E + _ROUNDER
     k = rounded - _ROUNDER
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    # Cephes' expf, minimax on [-ln 2 / 2, ln 2 / 2], in Estrin's order: a short chain keeps the units busy.
-    r2 = r * r
-    low = _F(1.6666665459e-1) * r + _F(5.0000001201e-1)
-    middle = _F(8.3334519073e-3) * r + _F(4.1665795894e-2)
-    high = _F(1.9875691500e-4) * r + _F(1.3981999507e-3)
-    p = (high * r2 + middle) * r2 + low
-    p = p * r2 + (r + _F(1.0))
-    return p * float_of_bits((bits_of_float(rounded) + np.int32(127)) << np.int32(23))
+    # exp(r) = 1 + r + r^2 q(r) on [-ln 2 / 2, ln 2 / 2], q fitted for the least relative error, 3.1e-9.
+    q = _F(1.3814537893e-3) * r + _F(8.3687453201e-3)
+    q = (q * r + _F(4.1668390831e-2)) * r + _F(1.6666520397e-1)
+    q = q * r + _F(4.9999993432e-1)
+    p = (q * r + _F(1.0)) * r + _F(1.0)
+    return p * float_of_bits(bits_of_float(rounded) << np.int32(23))
 
 
 @elementwise
