@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from oracle import assert_gradient_close, assert_sums_close
@@ -436,3 +438,26 @@ def test_without_a_probability_no_class_is_predicted(region_backend: str, logits
     assert sums.pred.isnan().all()
     assert sums.counts is not None
     assert sums.counts.tolist() == [[[0, 0, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("level", [1e3, 1e30])
+def test_the_level_of_the_logits_does_not_matter(region_backend: str, level: float, dtype: torch.dtype) -> None:
+    """Equal logits are a third each, however large they are, also against a label map without weights."""
+    input = torch.full((1, 3, 40), level, dtype=dtype)
+    sums = region_sums(input, torch.randint(3, (1, 40)), activation="softmax", backend=region_backend)
+    assert sums.nll_pos is not None
+    torch.testing.assert_close(sums.nll_pos.sum().item(), 40 * math.log(3), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_ignored_voxel_does_not_count_even_as_nan(region_backend: str, value: float) -> None:
+    input, target = torch.randn(1, 3, 40), torch.randint(3, (1, 40))
+    target[:, ::7] = 255
+    spoilt = input.clone()
+    spoilt[:, 1, ::7] = value
+    by = torch.randn(BASIC, 1, 3)
+    clean = run(RegionInput(input, target, None, "softmax", 255), region_backend, by)
+    dirty = run(RegionInput(spoilt, target, None, "softmax", 255), region_backend, by)
+    for a, b in zip(clean, dirty, strict=True):
+        assert torch.equal(a, b)
