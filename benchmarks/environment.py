@@ -24,7 +24,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -43,7 +43,7 @@ def commit() -> str:
 def describe(device: torch.device) -> dict[str, Any]:
     """Machine, versions and commit."""
     environment: dict[str, Any] = {
-        "device": _cpu() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(terse=True),

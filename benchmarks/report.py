@@ -89,7 +89,7 @@ def static_table() -> str:
 
 
 def _example(name: str, make: Callable[[dict[str, Any]], str]) -> str:
-    """A table of an example."""
+    """A table of one file."""
     path = _RESULTS / f"{name}.json"
     return f"{make(_read(path))}\n(`{path.relative_to(_ROOT)}`)\n" if path.exists() else _NOT_MEASURED
 
@@ -106,6 +106,7 @@ _GENERATED = {
     **{name: partial(_example, "train-monai", make) for name, make in report_training.TABLES.items()},
     **{name: partial(_example, "generated-cases", make) for name, make in report_robustness.TABLES.items()},
     "gpu-static": static_table,
+    "cpu-static": partial(_example, "cpu-static", report_benchmarks.instructions),
 }
 
 

@@ -72,6 +72,13 @@ def first_step(name: str, content: dict[str, Any]) -> str:
     )
 
 
+def instructions(content: dict[str, Any]) -> str:
+    """Instructions of each loop over tiles."""
+    counts = [(row["loop"], row["instructions_per_element"]) for row in content["loops"]]
+    rows = [[loop, "scalar" if count is None else f"{count:.2f}"] for loop, count in counts]
+    return f"{content['processor']}, Numba {content['numba']}.\n\n{table(['loop', 'instructions an element'], rows)}"
+
+
 def draw(path: Path, content: dict[str, Any]) -> None:
     """The picture, of a file that has one."""
     if "sweeps" in content:

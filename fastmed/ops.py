@@ -456,9 +456,9 @@ def region_sums(operands: RegionInput, wanted: Wanted, validate: bool | None, ba
 def region_loss(
     operands: RegionInput, loss: RatioLinear, weights: LossWeights, validate: bool | None, backend: str
 ) -> Tensor:
-    """The loss, a scalar. That of a small table comes with its gradient, and without a way over the dispatcher."""
+    """The loss, a scalar. That of a small batch comes with its gradient, and without a way over the dispatcher."""
     input = operands.input
-    if input.ndim == 2 and input.requires_grad and torch.is_grad_enabled() and _is_undisturbed(input):
+    if input.requires_grad and torch.is_grad_enabled() and _is_undisturbed(input):
         step = getattr(_select(operands, backend), "region_step", None)
         done = step and step(operands, loss, weights)
         if done:

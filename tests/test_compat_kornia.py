@@ -182,6 +182,7 @@ def test_bfloat16(backend, name, options):
     assert_same_in_half(mine, theirs, pred.bfloat16(), target, torch.bfloat16)
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 @pytest.mark.parametrize(("name", "options"), ORDINARY, ids=str)
 def test_nothing_of_the_size_of_the_logits_is_kept(name, options):
     mine, theirs = pair(name, **options)

@@ -575,6 +575,7 @@ KEEPING_NOTHING = [
 ]
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 @pytest.mark.parametrize("case", KEEPING_NOTHING, ids=repr)
 def test_nothing_but_the_operands_is_kept_for_backward(case: Case) -> None:
     input, *rest = tensors_of(case)
@@ -597,6 +598,7 @@ def test_nothing_but_the_operands_is_kept_for_backward(case: Case) -> None:
     ] == []
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 def test_a_label_map_of_float_is_kept_as_whole_numbers() -> None:
     """Four bytes a voxel, where a one-hot target takes four times the number of classes."""
     labels = torch.randint(4, (2, 1, 6, 5, 7)).float()

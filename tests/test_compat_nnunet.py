@@ -205,6 +205,7 @@ def test_half_precision_is_nearer_to_the_exact_loss(case: Case) -> None:
     assert_close(gradient, exact_gradient, 2.0**-8)
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 def test_nothing_is_kept_but_logits_and_labels() -> None:
     kept: set[int] = set()
 

@@ -309,6 +309,7 @@ def test_unknown_options_are_refused_at_once() -> None:
         functional.focal_loss(*operands(), alpha=0.25)
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 def test_nothing_but_operands_is_kept_for_backward() -> None:
     input, labels = operands()
     input.requires_grad_()

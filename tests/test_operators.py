@@ -59,6 +59,7 @@ def test_inductor_compiles_forward_and_backward() -> None:
     assert input.grad is not None
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 def test_nothing_but_the_operands_is_kept_for_backward() -> None:
     input, labels = (
         torch.randn(2, 3, 8, 8, 8, requires_grad=True),

@@ -75,12 +75,18 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
 
 def region_step(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, int] | None:
     """See `FusedBackend.region_step`."""
-    if not launch.has_table_step(operands):
+    if not launch.is_small(operands.input):
         return None
-    gradient = torch.empty_like(operands.input)
-    of_loss = (finalise.numbers(loss), *finalise.arrays(weights, operands.activation, operands.input.shape[1]))
-    value, invalid = launch.table_step(operands, of_loss, gradient, _flags(loss))
-    return torch.scalar_tensor(value, dtype=torch.float32), gradient, invalid
+    grad_input = torch.empty_like(operands.input)
+    if launch.has_table_step(operands.input):
+        of_loss = (finalise.numbers(loss), *finalise.arrays(weights, operands.activation, operands.input.shape[1]))
+        value, invalid = launch.table_step(operands, of_loss, grad_input, _flags(loss))
+        return torch.scalar_tensor(value, dtype=torch.float32), grad_input, invalid
+    if operands.input.ndim == 2:
+        return None
+    of_volume, gradient, invalid_targets = region_loss(operands, loss, weights)
+    launch.gradient_of_input(operands, gradient.numpy(), grad_input)
+    return of_volume, grad_input, int(invalid_targets.sum())
 
 
 def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:

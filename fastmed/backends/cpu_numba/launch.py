@@ -153,13 +153,14 @@ def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
     plan.kernels.gradient(_job(plan, operands, gradient, by), threads.count(plan.elements))
 
 
-def has_table_step(operands: RegionInput) -> bool:
-    """Whether loss and gradient are best computed in one call: a table (N, C) for one thread, in full precision."""
-    input = operands.input
-    if input.ndim != 2 or input.dtype != torch.float32:
-        return False
-    rows, columns = input.shape
-    return 0 < rows * columns < threads.SERIAL_BELOW and columns > 1 and input.is_contiguous()
+def is_small(input: Tensor) -> bool:
+    """Whether loss and gradient are best computed in one call: for one thread, and in full precision."""
+    return input.dtype == torch.float32 and 0 < input.numel() < threads.SERIAL_BELOW
+
+
+def has_table_step(input: Tensor) -> bool:
+    """Whether one compiled function does both: for a table (N, C)."""
+    return input.ndim == 2 and input.shape[1] > 1 and input.is_contiguous()
 
 
 def table_step(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
