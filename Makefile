@@ -10,7 +10,7 @@ SMP     := $(VENV)/.smp
 NNUNET  := $(VENV)/.nnunet
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach test lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach test test-record lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ $(NNUNET): $(READY)
 
 test: $(SMP) $(NNUNET)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+test-record: $(READY)  ## the generated tests, and what they tried as JSON for docs/robustness.md
+	$(BIN)/python -m pytest -n 2 --dist worksteal -p tests.generated.record --record $(RESULTS)/generated-cases.json tests/generated
 
 lint: $(READY)  ## style, types, import direction, spelling
 	$(BIN)/ruff check .

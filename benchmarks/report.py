@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import report_agreement, report_benchmarks, report_chest, report_training
+from . import report_agreement, report_benchmarks, report_chest, report_robustness, report_training
 from .markdown import table as _table
 
 _ROOT = Path(__file__).parent.parent
@@ -104,18 +104,30 @@ _GENERATED = {
     **{name: partial(_example, "chest", make) for name, make in report_chest.TABLES.items()},
     **{name: partial(_example, "agreement", make) for name, make in report_agreement.TABLES.items()},
     **{name: partial(_example, "train-monai", make) for name, make in report_training.TABLES.items()},
+    **{name: partial(_example, "generated-cases", make) for name, make in report_robustness.TABLES.items()},
     "gpu-static": static_table,
     "cpu-static": partial(_example, "cpu-static", report_benchmarks.instructions),
 }
 
 
+def pages() -> list[Path]:
+    """README and docs."""
+    return [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+
+
+def generated(text: str) -> str:
+    """The text of a page with new tables between the marks of each generated part."""
+    for name, make in _GENERATED.items():
+        marks = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(marks, lambda match, make=make: f"{match[1]}\n{make()}\n{match[2]}", text, flags=re.DOTALL)
+    return text
+
+
 def main() -> None:
-    """Rewrites what stands between the marks of each generated part, and draws the picture of the benchmarks."""
-    for path in (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))):
-        text = before = path.read_text()
-        for name, make in _GENERATED.items():
-            marks = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
-            text = re.sub(marks, lambda match, make=make: f"{match[1]}\n{make()}\n{match[2]}", text, flags=re.DOTALL)
+    """Rewrites every page whose results have changed, and draws the picture of the benchmarks."""
+    for path in pages():
+        before = path.read_text()
+        text = generated(before)
         if text != before:
             path.write_text(text)
             print(f"rewritten: {path.relative_to(_ROOT)}")

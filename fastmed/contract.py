@@ -31,7 +31,7 @@ class RegionSums(NamedTuple):
         counts: voxels of the hard prediction against the hard target, int64 (N, C, 4) = tn, fp, fn, tp, or None where
             they were not asked for. The hard prediction is the largest logit under softmax, of equal ones that of
             the lowest class, and p > 0.5 otherwise; the hard target g > 0.5. Weights do not count, but a voxel
-            of weight 0 is left out. A voxel with a NaN is predicted as no class.
+            of weight 0 is left out. A voxel whose probabilities are NaN is predicted as no class.
     """
 
     tp: Tensor

@@ -20,6 +20,11 @@ from .contract import (
 )
 
 
+def mean(values: Tensor) -> Tensor:
+    """The mean of all values; 0 of none, as the sums of an empty batch are."""
+    return values.mean() if values.numel() else values.sum()
+
+
 def _each(sums: RegionSums, change: Callable[[Tensor], Tensor]) -> RegionSums:
     """The sums with every field changed in the same way."""
     return RegionSums._make(None if field is None else change(field) for field in sums)
@@ -180,7 +185,7 @@ def ratio_linear(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> T
     total = sums.tp.new_zeros(())
     if loss.lambda_ratio:
         overlap = ratio_linear_per_region(sums, loss, weights)
-        total = loss.lambda_ratio * (overlap.mean() if loss.mean else overlap.sum())
+        total = loss.lambda_ratio * (mean(overlap) if loss.mean else overlap.sum())
     if loss.lambda_nll:
         total = total + nll_per_class(sums, loss, weights).sum()
     return total

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from . import dispatch, formulas
 from .contract import (
@@ -326,8 +329,9 @@ class _Below(NamedTuple):
     def run(self, *arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             # A detour over the dispatcher costs more than the arithmetic on a small batch. It leads elsewhere than
-            # to the body only under fake tensors, tracing, tensor subclasses and the like.
-            if (self.keys & _BELOW_AUTOGRAD).highestPriorityTypeId() in _DEVICES:
+            # to the body only under fake tensors, tracing, tensor subclasses, function transforms and the like.
+            is_last = (self.keys & _BELOW_AUTOGRAD).highestPriorityTypeId() in _DEVICES
+            if is_last and not torch._C._are_functorch_transforms_active():
                 return self.body(*arguments)
             return self.op(*arguments)
 
@@ -336,7 +340,13 @@ _BELOW_AUTOGRAD = torch._C._after_ADInplaceOrView_keyset
 _DEVICES = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
 
 
-class _OnceDifferentiable(torch.autograd.Function):
+class _Function(_SingleLevelFunction):
+    """`torch.autograd.Function` below the dispatcher, which has taken the transforms of torch.func apart already."""
+
+    apply: ClassVar[Any]
+
+
+class _OnceDifferentiable(_Function):
     """Runs what computes a gradient, and refuses to be differentiated in its turn."""
 
     @staticmethod
@@ -348,7 +358,7 @@ class _OnceDifferentiable(torch.autograd.Function):
         raise NotImplementedError("fastmed losses are differentiable once; the gradient itself has no backward pass")
 
 
-class _Differentiable(torch.autograd.Function):
+class _Differentiable(_Function):
     """Runs an operator whose first output is differentiable; its backward pass is `region_sums_backward`."""
 
     @staticmethod
@@ -388,15 +398,34 @@ class _GradientAtHand(torch.autograd.Function):
         return gradient * by_value, None
 
 
-def _register_autograd(name: str, body: Callable[..., Any], function: type[torch.autograd.Function]) -> None:
+def _apply_at_one_level(function: type[_Function], below: _Below, arguments: tuple[Any, ...]) -> Any:
+    """Differentiates for one of the transforms of torch.func; the operator goes on to those below, if there are any."""
+
+    def run(*arguments: Any) -> Any:
+        # A function's own forward runs without gradients, which the transforms below may be asked for.
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return below.run(*arguments)
+
+    with enable_single_level_autograd_function():
+        return function.apply(arguments[0], run, arguments)
+
+
+def _register_autograd(name: str, body: Callable[..., Any], function: type[_Function]) -> None:
     """What `torch.library.register_autograd` does, without rebuilding the schema once per argument on each call."""
     op = getattr(torch.ops.fastmed, name).default
 
     def run(keys: Any, *arguments: Any) -> Any:
         below = _Below(op, body, keys)
-        if torch.is_grad_enabled() and arguments[0].requires_grad:
-            return function.apply(arguments[0], below.run, arguments)
-        return below.run(*arguments)
+        if forward_ad._current_level >= 0 and forward_ad.unpack_dual(arguments[0]).tangent is not None:
+            raise NotImplementedError(
+                "fastmed losses have no forward-mode derivative; differentiate in reverse: backward(), "
+                "torch.func.grad, torch.func.vjp or torch.func.jacrev"
+            )
+        if not (torch.is_grad_enabled() and arguments[0].requires_grad):
+            return below.run(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return _apply_at_one_level(function, below, arguments)
+        return function.apply(arguments[0], below.run, arguments)
 
     _library.impl(name, run, "Autograd", with_keyset=True)
 
@@ -411,7 +440,9 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 def _is_undisturbed(input: Tensor) -> bool:
     """Whether nothing looks at the operators that a tensor passes: no compiler, mode, transform, trace or subclass."""
-    if torch.compiler.is_compiling() or type(input) not in _PLAIN:
+    if torch.compiler.is_compiling() or type(input) not in _PLAIN or forward_ad._current_level >= 0:
+        return False
+    if torch._C._are_functorch_transforms_active():
         return False
     return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)
 

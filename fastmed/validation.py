@@ -100,17 +100,23 @@ def binary_weights(
     return balanced[0], balanced[1], weights[0], weights[1]
 
 
+def _has_shape(tensor: Tensor, *shapes: tuple[int, ...]) -> bool:
+    """Whether the tensor has one of the shapes.
+
+    Of shapes of other lengths no size is compared: a compiler would take the result for a property of the sizes.
+    """
+    return any(tensor.ndim == len(shape) and tuple(tensor.shape) == shape for shape in shapes)
+
+
 def _mask(mask: Tensor, input: Tensor) -> Tensor:
     n, c, *spatial = input.shape
-    shape = tuple(mask.shape)
-    if shape == (n, *spatial):
+    if _has_shape(mask, (n, *spatial)):
         mask = mask.unsqueeze(1)
-    elif shape == (n, c):
+    elif _has_shape(mask, (n, c)):
         mask = mask.reshape(n, c, *[1] * len(spatial)).expand(n, c, *spatial)
-    elif shape not in ((n, 1, *spatial), (n, c, *spatial)):
-        raise ValueError(
-            f"mask: got shape {shape}, allowed are {(n, *spatial)}, {(n, 1, *spatial)}, {(n, c, *spatial)} and {(n, c)}"
-        )
+    elif not _has_shape(mask, (n, 1, *spatial), (n, c, *spatial)):
+        allowed = f"{(n, *spatial)}, {(n, 1, *spatial)}, {(n, c, *spatial)} and {(n, c)}"
+        raise ValueError(f"mask: got shape {tuple(mask.shape)}, allowed are {allowed}")
     if mask.dtype not in _NUMBER_DTYPES:
         raise TypeError(f"mask: got {mask.dtype}, allowed are bool, integer and floating dtypes")
     if mask.requires_grad:
@@ -124,16 +130,14 @@ def _target(target: Tensor, input: Tensor) -> Tensor:
         raise ValueError("target: requires a gradient, but none flows to targets; pass target.detach()")
     if target.dtype not in _NUMBER_DTYPES:
         raise TypeError(f"target: got {target.dtype}, allowed are bool, integer and floating dtypes")
-    if target.shape == input.shape:
+    if target.ndim == input.ndim and target.shape == input.shape:
         return target
     n, c, *spatial = input.shape
-    shape = tuple(target.shape)
-    if c == 1 and shape == (n, *spatial):
+    if c == 1 and _has_shape(target, (n, *spatial)):
         return target.unsqueeze(1)
-    is_label_map = shape in ((n, *spatial), (n, 1, *spatial))
-    if not is_label_map:
+    if not _has_shape(target, (n, *spatial), (n, 1, *spatial)):
         raise ValueError(
-            f"target: got shape {shape}, allowed are labels {(n, *spatial)} or {(n, 1, *spatial)}, "
+            f"target: got shape {tuple(target.shape)}, allowed are labels {(n, *spatial)} or {(n, 1, *spatial)}, "
             f"or a channel per class {tuple(input.shape)}"
         )
     labels("target", target)
@@ -167,7 +171,7 @@ def _laid_out(
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
 ) -> RegionInput:
-    dense = target.shape == input.shape
+    dense = target.ndim == input.ndim
     mask = None if mask is None else voxels(mask, 2)
     options = (activation, ignore_index, uncertain, label_smoothing, gamma)
     return RegionInput(voxels(input, 2), voxels(target, 2 if dense else 1), mask, *options)
@@ -224,14 +228,15 @@ def binary_input(
     smoothing("label_smoothing", label_smoothing)
     uncertain = None
     if missing is not None:
-        if target.shape != input.shape:
+        if target.ndim != input.ndim:
             raise ValueError(
                 f"missing: got {missing!r} with a label map of shape {tuple(target.shape)}; "
                 f"allowed is a target with a channel for each class, {tuple(input.shape)}"
             )
         policy = missing if isinstance(missing, str | Smooth) else tuple(missing)
-        # What stands for a tensor while a compiler or a fake mode looks on must not outlive it.
-        is_real = not torch.compiler.is_compiling() and type(input) in (Tensor, torch.nn.Parameter)
+        # What stands for a tensor while a compiler, a fake mode or a transform looks on must not outlive it.
+        is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        is_real = not is_looked_at and type(input) in (Tensor, torch.nn.Parameter)
         uncertain = (_cached_uncertain if is_real else _uncertain)(policy, input.shape[1], input.device)
     laid_out = RegionInput if pool_batch and input.ndim == 2 else _laid_out
     return laid_out(input, target, mask, "sigmoid", ignore_index, uncertain, label_smoothing, gamma)
@@ -260,7 +265,7 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
         raise TypeError(f"target: got {target.dtype}, allowed are bool, integer and floating dtypes")
     if scores.ndim < 2:
         raise ValueError(f"scores: got shape {tuple(scores.shape)}, allowed is (N, T) or (N, T, *spatial)")
-    if target.shape != scores.shape:
+    if not _has_shape(target, tuple(scores.shape)):
         raise ValueError(
             f"target: got shape {tuple(target.shape)}, allowed is that of the scores, {tuple(scores.shape)}"
         )
@@ -294,7 +299,7 @@ def _threshold(value: Threshold, input: Tensor) -> Tensor:
 
 def _one_of(argument: str, value: Tensor, shapes: Sequence[tuple[int, ...]]) -> None:
     """Raises `ValueError` unless the tensor has one of the shapes."""
-    if tuple(value.shape) not in shapes:
+    if not _has_shape(value, *shapes):
         raise ValueError(f"{argument}: got shape {tuple(value.shape)}, allowed is {' or '.join(map(str, shapes))}")
 
 
@@ -355,7 +360,7 @@ def count_input(
     if mask is not None:
         _one_of("mask", mask, [of_map, of_channel] if threshold is None else [of_map, of_channel, tuple(input.shape)])
         mask = mask if mask.dtype == torch.bool else mask != 0
-        if tuple(mask.shape) == of_map:
+        if _has_shape(mask, of_map):
             mask = mask.unsqueeze(1)
         mask = voxels(mask, 2)
         mask = mask.squeeze(1) if threshold is None else mask.expand(target.shape)

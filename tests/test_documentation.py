@@ -14,6 +14,7 @@ import pytest
 from peers import prepare_smp
 
 import fastmed
+from benchmarks import report
 
 _PUBLIC = tuple(f"fastmed.{name}" for name in ("losses", "labels", "sampling", "functional", "metrics", "compat"))
 _ROOT = Path(__file__).parent.parent
@@ -47,6 +48,13 @@ def test_readme_examples() -> None:
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(_README), "exec"), namespace)
+
+
+@pytest.mark.parametrize("path", report.pages(), ids=lambda path: path.name)
+def test_tables_are_those_of_the_results(path: Path) -> None:
+    """`make docs` would change nothing."""
+    text = path.read_text()
+    assert report.generated(text) == text
 
 
 def test_the_custom_loss_trains() -> None:

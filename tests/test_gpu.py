@@ -79,6 +79,75 @@ def test_cuda_graph() -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, input)[0], rtol=0, atol=0)
 
 
+def test_cuda_graph_of_counts() -> None:
+    _, labels = batch()
+    prediction = labels.flip(0).contiguous()
+    for _ in range(3):
+        confusion_counts(prediction, labels, 4)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        counts = confusion_counts(prediction, labels, 4)
+    prediction.copy_(labels)
+    graph.replay()
+    assert torch.equal(counts, confusion_counts(labels, labels, 4))
+
+
+def test_graphed_training_step() -> None:
+    """`make_graphed_callables` captures forward and backward of a network with its loss."""
+    network, loss = torch.nn.Conv3d(1, 4, 3, padding=1, device="cuda"), fastmed.DiceCELoss()
+    image, labels = torch.randn(2, 1, 16, 16, 16, device="cuda"), batch((2, 4, 16, 16, 16))[1]
+
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: Tensor, labels: Tensor) -> Tensor:
+            return loss(self.network(image), labels)
+
+    loss(network(image), labels).backward()
+    expected = network.weight.grad.clone()
+    graphed = torch.cuda.make_graphed_callables(Step(), (image, labels))
+    network.zero_grad()
+    graphed(image, labels).backward()
+    torch.testing.assert_close(network.weight.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_work_is_on_the_current_stream() -> None:
+    """What another stream still writes is read only by work queued behind it."""
+    input, labels = batch((1, 4, 64, 64, 64), torch.float32)
+    loss = fastmed.DiceCELoss()
+    expected = loss(input.detach() * 2.0, labels)
+    counts = confusion_counts(input.detach(), labels, 4)
+    torch.cuda.synchronize()
+    stream, logits = torch.cuda.Stream(), torch.zeros_like(input)
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        logits.copy_(input.detach() * 2.0)
+        value, counted = loss(logits, labels), confusion_counts(logits, labels, 4)
+    assert not stream.query()
+    stream.synchronize()
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    assert torch.equal(counted, counts)
+
+
+def test_streams_do_not_share_memory() -> None:
+    """Two losses at once, each with the partial sums of its own."""
+    batches, loss = [batch((2, 4, 32, 32, 32)) for _ in range(8)], fastmed.DiceCELoss()
+    expected = [loss(*each) for each in batches]
+    streams = [torch.cuda.Stream() for _ in batches]
+    torch.cuda.synchronize()
+    for _ in range(20):
+        values = []
+        for stream, each in zip(streams, batches, strict=True):
+            with torch.cuda.stream(stream):
+                values.append(loss(*each))
+        torch.cuda.synchronize()
+        for value, wanted in zip(values, expected, strict=True):
+            torch.testing.assert_close(value, wanted, rtol=0, atol=0)
+
+
 def test_labels_out_of_range_without_synchronisation() -> None:
     input, labels = batch()
     labels[1, 0, 0, 0] = 4

@@ -187,6 +187,16 @@ def test_reductions(name: str) -> None:
     assert total.item() > loss(input, labels).item()
 
 
+@pytest.mark.parametrize("name", BY_HAND)
+def test_an_empty_batch_costs_nothing(name: str, region_backend: str) -> None:
+    """What a process is left with whose share of the last batch is empty."""
+    input = torch.zeros(0, CLASSES, 4, 5, requires_grad=True)
+    value = on(BY_HAND[name][0], region_backend)(input, torch.zeros(0, 4, 5, dtype=torch.uint8))
+    assert value.item() == 0.0
+    value.backward()
+    assert input.grad is not None
+
+
 def test_pooled_and_without_background() -> None:
     input, labels = operands()
     pooled = fastmed.MCCLoss(pool="batch", include_background=False, reduction="none", class_weight=[1.0, 2.0, 3.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from oracle import assert_gradient_close, assert_sums_close
@@ -11,7 +13,7 @@ from under_test import DEVICE
 import fastmed
 from fastmed import validation
 from fastmed.backends import reference
-from fastmed.contract import BASIC, HARD_TP, RegionInput, Wanted
+from fastmed.contract import BASIC, HARD_TP, NLL_NEG, NLL_POS, RegionInput, Wanted
 from fastmed.functional import confusion_counts, region_sums
 from fastmed.metrics.functional import one_versus_rest
 
@@ -411,3 +413,51 @@ def test_a_nan_is_predicted_as_no_class(region_backend: str) -> None:
     sums = region_sums(input, torch.tensor([[0, 1, 1]]), activation="softmax", hard_counts=True, backend=region_backend)
     assert sums.counts is not None
     assert sums.counts.tolist() == [[[1, 1, 0, 1], [1, 0, 2, 0]]]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_a_sure_logit_costs_nothing_where_it_is_right(region_backend: str, gamma: float) -> None:
+    """Infinite logits of a sigmoid have their limit where it exists."""
+    input, target = torch.tensor([[[torch.inf], [-torch.inf]]]), torch.tensor([[[1.0], [0.0]]])
+    sums = region_sums(input, target, activation="sigmoid", gamma=gamma, backend=region_backend)
+    assert sums.nll_pos is not None
+    assert sums.nll_neg is not None
+    assert sums.nll_pos[0, 0] == 0.0
+    assert sums.nll_neg[0, 1] == 0.0
+    operands = RegionInput(input, target, None, "sigmoid", None)
+    by = torch.zeros(BASIC, 1, 2)
+    by[NLL_POS, 0, 0] = by[NLL_NEG, 0, 1] = 1.0
+    gradient = torch.ops.fastmed.region_sums_backward(*operands, by, None, region_backend)
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("logits", [[torch.inf, 1.0, 2.0], [-torch.inf] * 3], ids=["inf", "all -inf"])
+def test_without_a_probability_no_class_is_predicted(region_backend: str, logits: list[float]) -> None:
+    input = torch.tensor(logits).view(1, 3, 1)
+    sums = region_sums(input, torch.tensor([[0]]), activation="softmax", hard_counts=True, backend=region_backend)
+    assert sums.pred.isnan().all()
+    assert sums.counts is not None
+    assert sums.counts.tolist() == [[[0, 0, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("level", [1e3, 1e30])
+def test_the_level_of_the_logits_does_not_matter(region_backend: str, level: float, dtype: torch.dtype) -> None:
+    """Equal logits are a third each, however large they are, also against a label map without weights."""
+    input = torch.full((1, 3, 40), level, dtype=dtype)
+    sums = region_sums(input, torch.randint(3, (1, 40)), activation="softmax", backend=region_backend)
+    assert sums.nll_pos is not None
+    torch.testing.assert_close(sums.nll_pos.sum().item(), 40 * math.log(3), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_ignored_voxel_does_not_count_even_as_nan(region_backend: str, value: float) -> None:
+    input, target = torch.randn(1, 3, 40), torch.randint(3, (1, 40))
+    target[:, ::7] = 255
+    spoilt = input.clone()
+    spoilt[:, 1, ::7] = value
+    by = torch.randn(BASIC, 1, 3)
+    clean = run(RegionInput(input, target, None, "softmax", 255), region_backend, by)
+    dirty = run(RegionInput(spoilt, target, None, "softmax", 255), region_backend, by)
+    for a, b in zip(clean, dirty, strict=True):
+        assert torch.equal(a, b)

@@ -112,18 +112,22 @@ def _smoothed(target: Tensor, operands: RegionInput) -> Tensor:
     return (1.0 - operands.label_smoothing) * target + operands.label_smoothing / outcomes
 
 
-def _hard_prediction(logits: Tensor, activation: str) -> Tensor:
-    """Whether each class is predicted, (N, C, V); none is where a logit is NaN."""
+def _hard_prediction(logits: Tensor, pred: Tensor, activation: str) -> Tensor:
+    """Whether each class is predicted, (N, C, V); none is where a probability is NaN."""
     if activation == "softmax":
         # torch takes a NaN for the largest.
-        chosen = _one_hot(logits.argmax(1), logits.shape[1], torch.bool)
-        return chosen & ~logits.isnan().any(1, keepdim=True)
+        return _one_hot(logits.argmax(1), logits.shape[1], torch.bool) & ~pred.isnan()
     return logits > (0.0 if activation == "sigmoid" else 0.5)
 
 
 def _focal_factor(log_pred: Tensor, gamma: float) -> Tensor:
     """(1 - p)^gamma from log p, without cancellation next to p = 1."""
     return (-torch.expm1(log_pred)) ** gamma
+
+
+def _power(logarithm: Tensor, gamma: float) -> Tensor:
+    """A probability to the power of gamma, from its logarithm; 1 at gamma 0, of an infinite logarithm too."""
+    return torch.exp(gamma * logarithm) if gamma else torch.ones_like(logarithm)
 
 
 def differentiable_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
@@ -142,15 +146,15 @@ def differentiable_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, 
         rows[DIFFERENCE] = weight * (pred - target).abs()
     if wanted.hard:
         counted = weight != 0
-        in_pred, in_target = _hard_prediction(logits, operands.activation) & counted, (target > 0.5) & counted
+        in_pred, in_target = _hard_prediction(logits, pred, operands.activation) & counted, (target > 0.5) & counted
         rows[HARD_TP], rows[HARD_PRED], rows[HARD_TARGET] = in_pred & in_target, in_pred, in_target
         rows[HARD_TOTAL] = counted
     if wanted.nll and operands.activation == "sigmoid":
         smoothed = _smoothed(target, operands)
         # The focal factors (1 - p)^gamma and p^gamma, from logarithms that do not cancel.
         log_pos, log_neg = F.logsigmoid(logits), F.logsigmoid(-logits)
-        rows[NLL_POS] = -weight * smoothed * torch.exp(operands.gamma * log_neg) * log_pos
-        rows[NLL_NEG] = -weight * (1.0 - smoothed) * torch.exp(operands.gamma * log_pos) * log_neg
+        rows[NLL_POS] = -weight * smoothed * _power(log_neg, operands.gamma) * log_pos
+        rows[NLL_NEG] = -weight * (1.0 - smoothed) * _power(log_pos, operands.gamma) * log_neg
     elif wanted.nll and operands.activation == "softmax":
         log_pred, share = torch.log_softmax(logits, 1), weight * _smoothed(target, operands)
         if operands.gamma:
@@ -180,10 +184,12 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
         grad_input = by_p
     elif operands.activation == "sigmoid":
         smoothed, gamma = _smoothed(target, operands), operands.gamma
-        log_pos, log_neg = F.logsigmoid(logits), F.logsigmoid(-logits)
         other = torch.sigmoid(-logits)
-        by_pos = torch.exp(gamma * log_neg) * (gamma * pred * log_pos - other)
-        by_neg = torch.exp(gamma * log_pos) * (pred - gamma * other * log_neg)
+        by_pos, by_neg = -other, pred
+        if gamma:
+            log_pos, log_neg = F.logsigmoid(logits), F.logsigmoid(-logits)
+            by_pos = torch.exp(gamma * log_neg) * (gamma * pred * log_pos - other)
+            by_neg = torch.exp(gamma * log_pos) * (pred - gamma * other * log_neg)
         grad_input = pred * other * by_p + weight * (pos * smoothed * by_pos + neg * (1.0 - smoothed) * by_neg)
     else:
         by_nll = weight * pos * _smoothed(target, operands)

@@ -7,9 +7,10 @@ what is annotated, and adds the tasks up, each times its entry of `weights` wher
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..functional import multitask_bce_loss
+from ..losses.base import EagerModule
 
 __all__ = ["MultiTaskLoss", "multitask_loss", "task_weights"]
 
@@ -62,7 +63,7 @@ def multitask_loss(outputs: Tensor, targets: Tensor, weights: Tensor | None = No
     return multitask_bce_loss(outputs, targets, task_weight=weights, normalize="task", reduction="sum", backend=backend)
 
 
-class MultiTaskLoss(nn.Module):
+class MultiTaskLoss(EagerModule):
     """`multitask_loss` as a module, with the task weights of a training set.
 
     Args:

@@ -14,7 +14,7 @@ from .terms import Pass, Term, evaluate, ratio_linear_term
 
 def is_dense(input: Tensor, target: Tensor) -> bool:
     """Whether a target has a channel for each class."""
-    return input.shape == target.shape
+    return input.ndim == target.ndim and input.shape == target.shape
 
 
 def _no_pooling(options: Options) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from .. import validation
+from .. import formulas, validation
 from ..validation import ClassWeight
 
 
@@ -84,4 +84,4 @@ class Options(NamedTuple):
         """The mean or sum of all values, or the values."""
         if self.reduction == "none":
             return values
-        return values.mean() if self.reduction == "mean" else values.sum()
+        return formulas.mean(values) if self.reduction == "mean" else values.sum()

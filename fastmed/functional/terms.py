@@ -34,7 +34,8 @@ class Pass(NamedTuple):
         nll = self if self.wanted.nll else other
         if self.wanted.nll and other.wanted.nll and self[2:4] != other[2:4]:
             return None
-        return nll._replace(wanted=Wanted._make(map(max, self.wanted, other.wanted)))
+        either = (mine or theirs for mine, theirs in zip(self.wanted, other.wanted, strict=True))
+        return nll._replace(wanted=Wanted._make(either))
 
     def operands(self, input: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int | None) -> RegionInput:
         """The operands, checked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,18 @@ _CHOICES: dict[str, Sequence[object]] = {
 _WEIGHTS = ("class_weight", "pos_weight", "neg_weight", "task_weight", "alpha")
 
 
-class ConfiguredLoss(nn.Module):
+class EagerModule(nn.Module):
+    """A module for Python, torch.compile and torch.export; TorchScript is told so, instead of failing on a detail."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuses, before TorchScript reads the source."""
+        raise NotImplementedError(
+            f"TorchScript cannot compile {type(self).__name__}: its options are Python; "
+            "use torch.compile or torch.export, or leave the loss out of the module that is scripted"
+        )
+
+
+class ConfiguredLoss(EagerModule):
     """Configuration of a loss; class weights are buffers, so that they follow the module's device."""
 
     def __init__(self, **options: Any) -> None:

@@ -12,7 +12,7 @@ from ..functional.options import RegionOptions
 from ..functional.terms import evaluate
 from ..labels import MissingPolicy
 from ..validation import BinaryWeight, ClassWeight
-from .base import RegionLoss
+from .base import EagerModule, RegionLoss
 
 
 class DiceBCELoss(RegionLoss):
@@ -195,7 +195,7 @@ class UnifiedFocalLoss(RegionLoss):
 _OF_THE_PASS = ("reduction", "ignore_index", "process_group", "validate", "backend")
 
 
-class CompoundLoss(nn.Module):
+class CompoundLoss(EagerModule):
     """Any weighted sum of losses over regions. Those that need the same of the voxels share one pass over them.
 
     A pass is shared by losses with the same activation, and among those with a cross entropy by those with the same

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import validation
+from .base import EagerModule
 
 WEIGHTINGS = ("monai", "nnunet")
 
@@ -41,7 +42,7 @@ def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
     return labels
 
 
-class DeepSupervisionLoss(nn.Module):
+class DeepSupervisionLoss(EagerModule):
     """A loss of several outputs of a network, at falling resolution, against the labels at full resolution.
 
     Args:

@@ -61,8 +61,15 @@ def _logarithms(total: Any, log_total: Any) -> None:
 
 @elementwise
 def _reciprocals(total: Any, kept: Any) -> None:
+    # The total of a removed voxel may be NaN.
     for i in range(total.size):
-        total[i] = kept[i] / total[i]
+        total[i] = kept[i] / total[i] if kept[i] != _F(0.0) else _F(0.0)
+
+
+@elementwise
+def _below(highest: Any, x: Any) -> Any:
+    """How far a logit is below the highest; no reduction may take the difference apart, or large logits absorb it."""
+    return highest - x
 
 
 @reduction
@@ -93,7 +100,7 @@ def _add_with_nll(
         p = e[i] * reciprocal[i]
         g = _F(1.0) if labels[i] == c else _F(0.0)
         # Of another class it may be infinite.
-        nll = log_total[i] - (x[i] - highest[i])
+        nll = log_total[i] + _below(highest[i], x[i])
         tp += p * g
         pred += p
         pred_sq += p * p
