@@ -72,7 +72,8 @@ def read(folder: Path, kind: str, hemisphere: str) -> Any:
 def on_grid(image: Any, grid: Any, order: int) -> np.ndarray:
     """Voxels of an image on the grid of another: channels must show the same place."""
     same = image.shape == grid.shape and np.allclose(image.affine, grid.affine, atol=1e-3)
-    return (image if same else resample_from_to(image, grid, order=order)).get_fdata(dtype=np.float32)
+    voxels = (image if same else resample_from_to(image, grid, order=order)).get_fdata(dtype=np.float32)
+    return np.ascontiguousarray(voxels)
 
 
 def coarser(volume: Tensor) -> Tensor:
@@ -122,7 +123,9 @@ def run(cases: Sequence[Case], steps: int, seeds: int, output: Path, console: Co
     with Progress(console=console) as progress:
         for name, channels in INPUTS.items():
             bar = progress.add_task(name, total=seeds * len(cases) * steps)
-            runs = [fit(cases, channels, steps, seed, lambda _, bar=bar: progress.advance(bar)) for seed in range(seeds)]
+            runs = [
+                fit(cases, channels, steps, seed, lambda _, bar=bar: progress.advance(bar)) for seed in range(seeds)
+            ]
             dice[name] = {case.name: [of[index][0] for of in runs] for index, case in enumerate(cases)}
             predictions[name] = runs[0][-1][1]
     table = Table("input", *(f"{case.name} held out" for case in cases), "mean", title="Dice of the hippocampus")
