@@ -1,6 +1,6 @@
 """Transfer learning: a network that knows the whole organ learns its parts from a few patients.
 
-    python examples/fine_tune.py --data Task04_Hippocampus [--few 4] [--steps 60] [--output out/fine-tune]
+    python examples/fine_tune.py --data Task04_Hippocampus [--few 4] [--steps 40] [--output out/fine-tune]
 
 Many patients have a cheap label, everything but the background as one class; a few others have all classes. The
 network is trained on the many, and saved. Then it is trained on the few alone, with all classes: from the checkpoint
@@ -177,8 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with dataset.json, imagesTr and labelsTr")
     parser.add_argument("--few", type=int, default=4, help="patients with all classes (%(default)s)")
-    parser.add_argument("--pretraining", type=int, default=150, help="steps on the others (%(default)s)")
-    parser.add_argument("--steps", type=int, default=60, help="on the few (%(default)s)")
+    parser.add_argument("--pretraining", type=int, default=120, help="steps on the others (%(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="on the few (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("out/fine-tune"), help="for picture, numbers, checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="of patients, weights, patches, bootstrap (%(default)s)")
     options = parser.parse_args(arguments)
