@@ -4,10 +4,10 @@
     pip install 'fastmed[demo,metrics]' SimpleITK
     python examples/register_atlas.py [--atlas /usr/share/mricron/templates] [--output out/register]
 
-An affine transform by mutual information, then diffeomorphic demons, both from coarse to fine. What did not take part
-in the registration scores it: Colin27's tissue, by Otsu's thresholds, against the tissue maps of MNI152. Labels are
-carried by nearest neighbour, so that no label arises between two others. Every number is in `register-atlas.json`, and
-`register-atlas.png` is the picture.
+An affine transform by mutual information, then diffeomorphic demons, both from coarse to fine. Before and after,
+Colin27's tissue, by Otsu's thresholds, is scored against the tissue maps of MNI152: how well the images fit, not how
+right each label is. Labels are carried by nearest neighbour, so that no label arises between two others. Every number
+is in `register-atlas.json`, and `register-atlas.png` is the picture.
 """
 
 from __future__ import annotations
