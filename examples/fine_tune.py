@@ -37,6 +37,8 @@ from fastmed.metrics import functional as metrics
 
 STARTS = ("from scratch", "fine-tuned")
 DIFFERENCE = "fine-tuned - scratch"
+# Patches of a step: half of the demonstration's, for three trainings.
+BATCH = 4
 
 
 class Outcome(NamedTuple):
@@ -143,7 +145,7 @@ def run(split: Split, few: int, pretraining: int, steps: int, output: Path, seed
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "pretrained.pt"
-    sizes = plan(split.train, 3)
+    sizes = plan(split.train, 3)._replace(batch=BATCH)
     many = split._replace(
         classes=("background", "foreground"), train=tuple(foreground(case) for case in split.train[few:])
     )

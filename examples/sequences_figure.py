@@ -24,7 +24,8 @@ def _draw_dice(axes: Any, dice: dict[str, dict[str, list[float]]]) -> None:
             axes.scatter(places, values, color=PALETTE[index], s=36, label=label, zorder=3)
     axes.set_xticks(range(len(dice)), list(dice), color=TEXT)
     axes.set_xlim(-0.5, len(dice) - 0.5)
-    legend(axes, "lower right")
+    axes.set_ylim(0.0, 1.0)
+    legend(axes, "upper left")
 
 
 def draw(path: Path, content: dict[str, Any], case: Case, predictions: Mapping[str, Tensor]) -> None:
@@ -37,8 +38,8 @@ def draw(path: Path, content: dict[str, Any], case: Case, predictions: Mapping[s
         predictions: its labels by the name of the input.
     """
     lines = [
-        "CITI168 (one template of one population), the other hemisphere trains: a working pipeline, not a finding",
-        f"the same network, {content['steps']} steps; lower rows: truth and prediction on the sequence",
+        "CITI168 (one template), the other hemisphere trains: a working pipeline, not a finding",
+        f"the same network, {content['steps']} steps; truth and predictions lie over a sequence",
     ]
     figure = new_figure((13.0, 5.4), "Sequences as channels", lines)
     grid = figure.add_gridspec(1, 2, left=0.03, right=0.98, bottom=0.08, top=0.76, wspace=0.1, width_ratios=(2.0, 1.0))
@@ -46,7 +47,7 @@ def draw(path: Path, content: dict[str, Any], case: Case, predictions: Mapping[s
         "T1w": (0, None),
         "T2w": (1, None),
         "truth": (1, case.label),
-        **{name: (0 if name == "T1w" else 1, prediction) for name, prediction in predictions.items()},
+        **{f"found with {name}": (0 if name == "T1w" else 1, prediction) for name, prediction in predictions.items()},
     }
     planes = grid[0].subgridspec(2, len(panels) // 2, wspace=0.05, hspace=0.2)
     position = widest_plane(case.label, 0)
