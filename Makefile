@@ -8,9 +8,11 @@ CHEST   := $(VENV)/.chest
 READERS := $(VENV)/.readers
 SMP     := $(VENV)/.smp
 NNUNET  := $(VENV)/.nnunet
+SITK    := $(VENV)/.sitk
+HIPPO   := $(VENV)/.hippo
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach test test-record lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach example-register example-sequences example-fine-tune test test-record lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,24 @@ example-monai: $(READY)  ## MONAI's loss and the fused one in its place: EXAMPLE
 
 example-approach: $(READY)  ## slices against volumes on the same patients: EXAMPLE='--data Task04_Hippocampus'
 	$(BIN)/python examples/approach_2d_3d.py $(EXAMPLE)
+
+$(SITK): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt SimpleITK
+	@touch $@
+
+example-register: $(SITK)  ## Colin27 onto MNI152, its labels carried over: apt-get install mricron-data
+	$(BIN)/python examples/register_atlas.py $(EXAMPLE)
+
+# Its files alone: two sequences of the hippocampus, in a package that is never imported.
+$(HIPPO): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt hippunfold
+	@touch $@
+
+example-sequences: $(HIPPO)  ## T1w, T2w and both as channels of one image
+	$(BIN)/python examples/sequences_as_channels.py $(EXAMPLE)
+
+example-fine-tune: $(READY)  ## from a checkpoint against from scratch, few patients: EXAMPLE='--data Task04_Hippocampus'
+	$(BIN)/python examples/fine_tune.py $(EXAMPLE)
 
 # Its losses need none of the packages of its networks.
 $(SMP): $(READY)

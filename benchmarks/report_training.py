@@ -26,4 +26,58 @@ def curves(content: dict[str, Any]) -> str:
     )
 
 
-TABLES = {"training-monai": curves}
+def registration(content: dict[str, Any]) -> str:
+    """Dice against the tissues of the template after each stage, and what became of the labels."""
+    stages = content["dice"]
+    rows = [[each, *(f"{of[each]:.3f}" for of in stages.values())] for each in next(iter(stages.values()))]
+    labels = []
+    for name, of in content["volumes_ml"].items():
+        ratios = sorted(after / before for before, after in of.values())
+        kept = sum(ratio > 0 for ratio in ratios)
+        labels.append(
+            f"{name}: {kept} of {len(of)} labels carried over, volume {ratios[0]:.2f} to {ratios[-1]:.2f} times the "
+            f"original, median {ratios[len(ratios) // 2]:.2f}"
+        )
+    return (
+        f"{table(['Dice with MNI152', *stages], rows)}\n{'; '.join(labels)}. Registered in {content['seconds']:.0f} s; "
+        f"the field folds {content['folded']:.2%} of the voxels.\n"
+    )
+
+
+def sequences(content: dict[str, Any]) -> str:
+    """Dice of each input on both held-out hemispheres, the mean and each seed."""
+    hemispheres = list(next(iter(content["dice"].values())))
+    rows = [
+        [name, *(", ".join(f"{value:.3f}" for value in of[each]) for each in hemispheres)]
+        for name, of in content["dice"].items()
+    ]
+    shape = " x ".join(map(str, content["shape"]))
+    seeds = "one seed" if content["seeds"] == 1 else f"{content['seeds']} seeds, each one number"
+    return (
+        f"{content['data']}, hemispheres of {shape} voxels, {content['steps']} steps, {seeds}.\n\n"
+        f"{table(['Dice', *(f'{each} held out' for each in hemispheres)], rows)}"
+    )
+
+
+def fine_tuning(content: dict[str, Any]) -> str:
+    """Mean Dice of both starts, and the paired difference, with intervals."""
+    rows = []
+    for label, figures in content["classes"].items():
+        limits = [(each["value"], *each["interval"]) for each in figures.values()]
+        rows.append([label, *(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in limits)])
+    patients, steps = content["patients"], content["steps"]
+    header = ["mean Dice (95 % interval)", *next(iter(content["classes"].values()))]
+    return (
+        f"{content['data']}: {steps['pre-training']} steps on {patients['pre-training']} patients with one class, then "
+        f"{steps['few']} steps on {patients['few']} others; {patients['held out']} held out. "
+        f"{content['seconds']:.0f} s in all.\n\n{table(header, rows)}"
+    )
+
+
+# Each part by its name: the file of results, and what makes the table of it.
+TABLES = {
+    "training-monai": ("train-monai", curves),
+    "training-register": ("register-atlas", registration),
+    "training-sequences": ("sequences", sequences),
+    "training-fine-tune": ("fine-tune", fine_tuning),
+}

@@ -33,8 +33,8 @@ import fastmed
 from fastmed.demo.cases import Split
 from fastmed.demo.decathlon import load_split
 from fastmed.demo.errors import InputError
+from fastmed.demo.report import dice_of_case
 from fastmed.demo.training import Plan, plan, predict, train
-from fastmed.functional import confusion_counts
 from fastmed.metrics import Scores
 from fastmed.metrics import functional as metrics
 
@@ -57,12 +57,6 @@ class Approach(NamedTuple):
     seconds: float
     predictions: list[Tensor]
     dice: Tensor
-
-
-def dice_of_case(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Dice of each class without the background, (C - 1,)."""
-    counts = confusion_counts(prediction[None], label[None], classes)
-    return metrics.dice(metrics.one_versus_rest(counts))[0, 1:]
 
 
 def follow(split: Split, sizes: Plan, steps: int, seed: int, console: Console) -> Approach:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from ..functional import confusion_counts
 from ..metrics import functional as metrics
 from .comparison import Measurement
 
@@ -54,6 +55,12 @@ def score(classes: tuple[str, ...], names: Sequence[str], counts: Tensor) -> Sco
         {name: metric(pooled).tolist() for name, metric in COLUMNS.items()},
         dict(zip(names, foreground.tolist(), strict=True)),
     )
+
+
+def dice_of_case(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Dice of each class without the background, (C - 1,), of one case."""
+    counts = confusion_counts(prediction[None], label[None], classes)
+    return metrics.dice(metrics.one_versus_rest(counts))[0, 1:]
 
 
 def _number(value: float) -> str:

@@ -144,6 +144,7 @@ def train(
     device: torch.device,
     on_step: Callable[[float], None],
     learning_rate: float = LEARNING_RATE,
+    initial: nn.Module | None = None,
 ) -> Trained:
     """A network trained for a number of steps of AdamW under a one-cycle learning rate.
 
@@ -156,9 +157,11 @@ def train(
         device: where the network runs.
         on_step: called after each step with its loss.
         learning_rate: the largest of the cycle.
+        initial: network to go on with, which is changed in place; None makes a new `unet`.
     """
     torch.manual_seed(seed)
-    network = unet(sizes.spatial_dims, split.train[0].image.shape[0], len(split.classes)).to(device)
+    network = initial or unet(sizes.spatial_dims, split.train[0].image.shape[0], len(split.classes))
+    network = network.to(device)
     augment = augmentation(sizes.spatial_dims, split.flip_axes)
     augment.set_random_state(seed)  # type: ignore[attr-defined]
     sampler = PatchSampler(split.train, sizes.patch, np.random.default_rng(seed))
