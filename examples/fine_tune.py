@@ -1,6 +1,6 @@
 """Transfer learning: a network that knows the whole organ learns its parts from a few patients.
 
-    python examples/fine_tune.py --data Task04_Hippocampus [--few 4] [--steps 40] [--output out/fine-tune]
+    python examples/fine_tune.py --data Task04_Hippocampus [--few 4] [--steps 60] [--output out/fine-tune]
 
 Many patients have a cheap label, everything but the background as one class; a few others have all classes. The
 network is trained on the many, and saved. Then it is trained on the few alone, with all classes: from the checkpoint
@@ -37,8 +37,6 @@ from fastmed.metrics import functional as metrics
 
 STARTS = ("from scratch", "fine-tuned")
 DIFFERENCE = "fine-tuned - scratch"
-# Patches of a step: half of the demonstration's, for three trainings.
-BATCH = 4
 
 
 class Outcome(NamedTuple):
@@ -145,7 +143,7 @@ def run(split: Split, few: int, pretraining: int, steps: int, output: Path, seed
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "pretrained.pt"
-    sizes = plan(split.train, 3)._replace(batch=BATCH)
+    sizes = plan(split.train, 3)
     many = split._replace(
         classes=("background", "foreground"), train=tuple(foreground(case) for case in split.train[few:])
     )
@@ -180,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with dataset.json, imagesTr and labelsTr")
     parser.add_argument("--few", type=int, default=4, help="patients with all classes (%(default)s)")
     parser.add_argument("--pretraining", type=int, default=120, help="steps on the others (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="on the few (%(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="on the few (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("out/fine-tune"), help="for picture, numbers, checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="of patients, weights, patches, bootstrap (%(default)s)")
     options = parser.parse_args(arguments)

@@ -420,6 +420,7 @@ def test_shapes_of_stats_must_match():
         smp.get_stats(torch.zeros(2, 4).long(), torch.zeros(2, 5).long(), mode="multiclass", num_classes=2)
 
 
+@pytest.mark.usefixtures("no_batch_is_small")
 @pytest.mark.parametrize(("name", "mode", "options"), ORDINARY, ids=str)
 def test_nothing_of_the_size_of_the_logits_is_kept(name, mode, options):
     mine, theirs = ordinary(name, mode, options)

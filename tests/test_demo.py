@@ -350,6 +350,7 @@ class TestComparison:
         assert (first.gradient_difference, second.gradient_difference) == (0.0, 0.25)
         assert (first.value, second.value) == (32.0, 24.0)
 
+    @pytest.mark.usefixtures("no_batch_is_small")
     def test_fused_loss_keeps_next_to_nothing(self):
         logits, labels = torch.randn(1, 4, 16, 16, 16), torch.randint(4, (1, 1, 16, 16, 16), dtype=torch.uint8)
         assert comparison.kept_bytes(comparison.fused_dice_ce(), logits, labels) < 1024
