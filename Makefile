@@ -12,7 +12,7 @@ SITK    := $(VENV)/.sitk
 HIPPO   := $(VENV)/.hippo
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach example-register example-sequences example-fine-tune test test-record lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach example-register example-sequences example-fine-tune example-ddp test test-record test-mutation fuzz lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ example-sequences: $(HIPPO)  ## T1w, T2w and both as channels of one image
 example-fine-tune: $(READY)  ## from a checkpoint against from scratch, few patients: EXAMPLE='--data Task04_Hippocampus'
 	$(BIN)/python examples/fine_tune.py $(EXAMPLE)
 
+example-ddp: $(READY)  ## one, two and four processes, the same training: EXAMPLE='--data Task04_Hippocampus'
+	$(BIN)/python examples/train_ddp.py $(EXAMPLE)
+	for processes in 2 4; do $(BIN)/torchrun --nproc-per-node $$processes examples/train_ddp.py $(EXAMPLE) || exit 2; done
+
 # Its losses need none of the packages of its networks.
 $(SMP): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt segmentation-models-pytorch
@@ -82,8 +86,15 @@ $(NNUNET): $(READY)
 test: $(SMP) $(NNUNET)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
-test-record: $(READY)  ## the generated tests, and what they tried as JSON for docs/robustness.md
+test-record: $(READY)  ## generated and fuzzed calls, and what was tried as JSON for docs/robustness.md
 	$(BIN)/python -m pytest -n 2 --dist worksteal -p tests.generated.record --record $(RESULTS)/generated-cases.json tests/generated
+	$(BIN)/python -m tests.fuzz --seconds 120 --output $(RESULTS)/fuzz.json
+
+test-mutation: $(SMP) $(NNUNET)  ## plant faults one at a time: the tests have to find each of them
+	$(BIN)/python -m tests.mutation --output $(RESULTS)/mutation.json
+
+fuzz: $(READY)  ## random calls of the C++ extension under sanitizers, for ten minutes: FUZZ='--seconds 3600'
+	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)
 
 lint: $(READY)  ## style, types, import direction, spelling
 	$(BIN)/ruff check .

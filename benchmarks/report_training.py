@@ -74,10 +74,29 @@ def fine_tuning(content: dict[str, Any]) -> str:
     )
 
 
+def processes(content: dict[str, Any]) -> str:
+    """Dice and curve of the same training on each number of processes."""
+    settings, runs = content["settings"], content["runs"]
+    (fewest, reference), *_ = runs.items()
+    rows = []
+    for number, run in runs.items():
+        apart = max(abs(a - b) for a, b in zip(run["losses"], reference["losses"], strict=True))
+        scores = [f"{value:.4f}" for value in run["dice"].values()]
+        rows.append([number, "-" if number == fewest else f"{apart:.1e}", *scores])
+    header = ["processes", f"largest difference of the losses from {fewest}"]
+    header += [f"Dice {label}" for label in reference["dice"]]
+    patch = " x ".join(map(str, settings["patch"]))
+    return (
+        f"{settings['data']}, {settings['steps']} steps of {settings['batch']} patches of {patch} on all processes "
+        f"together, learning rate {settings['learning_rate']:g}, torch {settings['torch']}.\n\n{table(header, rows)}"
+    )
+
+
 # Each part by its name: the file of results, and what makes the table of it.
 TABLES = {
     "training-monai": ("train-monai", curves),
     "training-register": ("register-atlas", registration),
     "training-sequences": ("sequences", sequences),
     "training-fine-tune": ("fine-tune", fine_tuning),
+    "training-ddp": ("train-ddp", processes),
 }

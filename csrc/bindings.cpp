@@ -12,10 +12,58 @@ using namespace fastmed;
 
 namespace {
 
-void check_classes(const ConfusionProblem& problem) {
-    if (problem.classes > kMaxClasses)
-        throw std::invalid_argument("num_classes: got " + std::to_string(problem.classes) +
-                                    ", allowed are at most " + std::to_string(kMaxClasses));
+[[noreturn]] void refuse(const char* argument, const std::string& value, const std::string& allowed) {
+    throw std::invalid_argument(std::string(argument) + ": got " + value + ", allowed are " + allowed);
+}
+
+void check_size(const char* argument, int64_t size) {
+    if (size < 0) refuse(argument, std::to_string(size), "0 and more");
+}
+
+// Memory of some size needs an address.
+void check_address(const char* argument, const void* data, bool is_empty) {
+    if (data == nullptr && !is_empty) refuse(argument, "no address", "addresses of memory");
+}
+
+bool is_byte(const Operand& operand) { return operand.dtype == Dtype::kUInt8; }
+
+void check_operand(const char* argument, const Operand& operand, bool has_type, const char* types,
+                   bool is_empty) {
+    if (!has_type) refuse(argument, "another type", types);
+    check_address(argument, operand.data, is_empty);
+}
+
+// The counting itself takes all of this for granted.
+void check(const ConfusionProblem& problem) {
+    check_size("samples", problem.samples);
+    check_size("voxels", problem.voxels);
+    if (problem.classes < 1 || problem.classes > kMaxClasses)
+        refuse("classes", std::to_string(problem.classes), "1 to " + std::to_string(kMaxClasses));
+    const bool is_empty = problem.samples == 0 || problem.voxels == 0;
+    const bool is_labels = problem.kind == Input::kLabels,
+               is_multi_label = problem.kind == Input::kMultiLabel;
+    check_operand("input", problem.input, is_floating(problem.input.dtype) != is_labels,
+                  is_labels ? "integers" : "floating types", is_empty);
+    check_operand("target", problem.target, is_multi_label || !is_floating(problem.target.dtype), "integers",
+                  is_empty);
+    if (problem.mask.data != nullptr)
+        check_operand("mask", problem.mask, is_byte(problem.mask), "UINT8", is_empty);
+    check_address("thresholds", problem.thresholds, is_empty || !is_multi_label);
+    check_address("counts", problem.counts, is_empty);
+    check_address("invalid", problem.invalid, is_empty);
+}
+
+void check(const HistogramProblem& problem) {
+    check_size("samples", problem.samples);
+    check_size("tasks", problem.tasks);
+    check_size("voxels", problem.voxels);
+    if (problem.bins.count < 1) refuse("bins", std::to_string(problem.bins.count), "1 and more");
+    const bool is_empty = problem.samples == 0 || problem.tasks == 0 || problem.voxels == 0;
+    check_operand("scores", problem.scores, is_floating(problem.scores.dtype), "floating types", is_empty);
+    check_address("target", problem.target.data, is_empty);
+    if (problem.mask) check_operand("mask", *problem.mask, is_byte(*problem.mask), "UINT8", is_empty);
+    check_address("counts", problem.counts, is_empty);
+    check_address("invalid", problem.invalid, is_empty);
 }
 
 py::dict build_info() {
@@ -94,7 +142,7 @@ PYBIND11_MODULE(_native, module) {
              }),
              py::kw_only(), py::arg("kind"), py::arg("input"), py::arg("target"), py::arg("mask"),
              py::arg("samples"), py::arg("voxels"), py::arg("classes"), py::arg("thresholds"),
-             py::arg("ignore_index"), py::arg("pooled"), py::arg("counts"), py::arg("invalid"));
+             py::arg("ignore_index"), py::arg("pooled").noconvert(), py::arg("counts"), py::arg("invalid"));
 
     py::class_<Bins>(module, "Bins")
         .def(py::init([](Transform transform, uint32_t count, float low, float high, float scale) {
@@ -122,7 +170,7 @@ PYBIND11_MODULE(_native, module) {
     module.def(
         "confusion_counts_cpu",
         [](const ConfusionProblem& problem, int threads) {
-            check_classes(problem);
+            check(problem);
             const py::gil_scoped_release release;
             count_confusion_cpu(problem, threads);
         },
@@ -131,6 +179,7 @@ PYBIND11_MODULE(_native, module) {
     module.def(
         "score_histogram_cpu",
         [](const HistogramProblem& problem, int threads) {
+            check(problem);
             const py::gil_scoped_release release;
             count_histogram_cpu(problem, threads);
         },
@@ -140,7 +189,7 @@ PYBIND11_MODULE(_native, module) {
     module.def(
         "confusion_counts_cuda",
         [](const ConfusionProblem& problem, int device, uintptr_t stream) {
-            check_classes(problem);
+            check(problem);
             const py::gil_scoped_release release;
             count_confusion_cuda(problem, device, reinterpret_cast<void*>(stream));
         },
@@ -149,6 +198,7 @@ PYBIND11_MODULE(_native, module) {
     module.def(
         "score_histogram_cuda",
         [](const HistogramProblem& problem, int device, uintptr_t stream) {
+            check(problem);
             const py::gil_scoped_release release;
             count_histogram_cuda(problem, device, reinterpret_cast<void*>(stream));
         },

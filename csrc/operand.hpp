@@ -30,6 +30,8 @@ enum class Dtype {
     kFloat64
 };
 
+inline bool is_floating(Dtype dtype) { return dtype >= Dtype::kFloat16; }
+
 FASTMED_INLINE float float_of_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof(value));

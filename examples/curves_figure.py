@@ -1,4 +1,4 @@
-"""Loss curves of two trainings that should be one."""
+"""Loss curves of trainings that should be one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def draw(curves: Mapping[str, Sequence[float]], ylabel: str, path: Path) -> None:
-    """The second curve over the first.
+    """The other curves over the first.
 
     Args:
-        curves: loss of each step, by the name of the training; two of them.
+        curves: loss of each step, by the name of the training.
         ylabel: what the loss is.
         path: of the picture.
     """
@@ -21,9 +21,9 @@ def draw(curves: Mapping[str, Sequence[float]], ylabel: str, path: Path) -> None
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    styles = ({"linewidth": 5, "alpha": 0.35}, {"marker": "o", "markersize": 3, "linewidth": 1})
-    for (name, values), style in zip(curves.items(), styles, strict=True):
-        axes.plot(range(1, len(values) + 1), values, label=name, **style)
+    below, above = {"linewidth": 5, "alpha": 0.35}, {"marker": "o", "markersize": 3, "linewidth": 1}
+    for number, (name, values) in enumerate(curves.items()):
+        axes.plot(range(1, len(values) + 1), values, label=name, **(above if number else below))
     axes.set(xlabel="step", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()

@@ -10,6 +10,17 @@ from torch import Tensor, distributed
 from .contract import RegionSums
 
 
+def _add_over_ranks(tensor: Tensor, group: Any) -> None:
+    """Adds in place; a collective that fails says what that means for a loss."""
+    try:
+        distributed.all_reduce(tensor, group=group)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"the sums of {distributed.get_world_size(group)} ranks could not be added: a rank has stopped, or did not "
+            f"come to the same loss within the group's timeout ({error})"
+        ) from error
+
+
 class _AllReduce(torch.autograd.Function):
     """Sum over the ranks; so is the gradient, hence the mean that data-parallel training takes is exact."""
 
@@ -17,13 +28,13 @@ class _AllReduce(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
         ctx.group = group
         total = tensor.clone()
-        distributed.all_reduce(total, group=group)
+        _add_over_ranks(total, group)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone()
-        distributed.all_reduce(total, group=ctx.group)
+        _add_over_ranks(total, ctx.group)
         return total, None
 
 
@@ -36,12 +47,12 @@ def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
     if sums.counts is None:
         return of_all
     counts = sums.counts.clone()
-    distributed.all_reduce(counts, group=group)
+    _add_over_ranks(counts, group)
     return of_all._replace(counts=counts)
 
 
 def all_reduce_count(count: int, group: object, like: Tensor) -> Tensor:
     """The sum of a number over all ranks, left on the device of `like`: nothing waits for it."""
     total = torch.full((), count, dtype=torch.int64, device=like.device)
-    distributed.all_reduce(total, group=group)
+    _add_over_ranks(total, group)
     return total

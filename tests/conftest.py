@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -22,3 +24,21 @@ def no_batch_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
         from fastmed.backends.cpu_numba import threads
 
         monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Any]:
+    """`Ranks`, two of them."""
+    from ranks import ranks_of
+
+    with ranks_of(2) as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[Any]:
+    """`Ranks`, four of them."""
+    from ranks import ranks_of
+
+    with ranks_of(4) as ranks:
+        yield ranks

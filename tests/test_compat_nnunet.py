@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
 import subprocess
 import sys
 import warnings
@@ -12,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from ranks import Ranks
+from torch import Tensor
 from under_test import DEVICE, backends, label
 
 pytest.importorskip("nnunetv2")
@@ -244,40 +243,36 @@ def test_deep_supervision() -> None:
     assert_close(*values)
 
 
-def _of_rank(rank: int, port: int, which: str, splits: tuple[int, int], queue: Any) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
-    library = vars(ours) if which == "ours" else PEERS
-    loss = library["DC_and_CE_loss"]({"batch_dice": True, "smooth": 1e-5}, {})
+def _batch_of_four() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(4, 3, 50, generator=generator), torch.randint(3, (4, 1, 50), generator=generator)
-    value, gradient = value_and_gradient(loss, logits.split(splits)[rank], labels.split(splits)[rank])
-    queue.put((rank, value.item(), gradient.numpy()))
-    distributed.destroy_process_group()
+    return torch.randn(4, 3, 50, generator=generator), torch.randint(3, (4, 1, 50), generator=generator)
 
 
-def run_ranks(which: str, splits: tuple[int, int]) -> list[tuple[int, float, Any]]:
-    """Value and gradient of each of two ranks."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    ranks = [context.Process(target=_of_rank, args=(rank, port, which, splits, queue)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    results = sorted((queue.get(timeout=120) for _ in ranks), key=lambda result: result[0])
-    for process in ranks:
-        process.join()
-    return results
+def _of_rank(rank: int, which: str, name: str, splits: tuple[int, int]) -> tuple[float, Any]:
+    library = vars(ours) if which == "ours" else PEERS
+    options: tuple[Any, ...] = ({"batch_dice": True, "smooth": 1e-5}, {})
+    loss = library[name](*options) if name == "DC_and_CE_loss" else library[name](softmax_helper_dim1, batch_dice=True)
+    logits, labels = (tensor.split(splits)[rank] for tensor in _batch_of_four())
+    value, gradient = value_and_gradient(loss, logits, labels)
+    return value.item(), gradient.numpy()
 
 
-def test_dice_of_two_ranks_as_the_peer() -> None:
-    for (_, value, gradient), (_, expected, expected_gradient) in zip(
-        run_ranks("ours", (2, 2)), run_ranks("peer", (2, 2)), strict=True
-    ):
+def test_ranks_of_equal_batches_as_the_peer(two: Ranks) -> None:
+    pairs = zip(
+        two(_of_rank, "ours", "DC_and_CE_loss", (2, 2)), two(_of_rank, "peer", "DC_and_CE_loss", (2, 2)), strict=True
+    )
+    for (value, gradient), (expected, expected_gradient) in pairs:
         assert value == pytest.approx(expected, rel=TOLERANCE)
         assert_close(torch.from_numpy(gradient), torch.from_numpy(expected_gradient))
+
+
+def test_ranks_of_unequal_batches_have_the_dice_of_their_union(two: Ranks) -> None:
+    unequal = two(_of_rank, "ours", "MemoryEfficientSoftDiceLoss", (1, 3))
+    whole = ours.MemoryEfficientSoftDiceLoss(softmax_helper_dim1, batch_dice=True, ddp=False)
+    expected, expected_gradient = value_and_gradient(whole, *_batch_of_four())
+    for (value, gradient), share in zip(unequal, expected_gradient.split((1, 3)), strict=True):
+        assert value == pytest.approx(expected.item(), rel=TOLERANCE)
+        assert_close(torch.from_numpy(gradient), 2 * share)
 
 
 def test_the_printed_folder_holds_the_trainer() -> None:

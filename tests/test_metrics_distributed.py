@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from ranks import Ranks
+from torch import distributed
 from torchmetrics import MetricCollection
 
 from fastmed import metrics
@@ -73,39 +72,21 @@ def _dice(batches: range) -> float:
     return value
 
 
-def _rank(rank: int, port: int, split: tuple[int, ...], queue: Any) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=len(split))
+def _share(rank: int, split: tuple[int, ...]) -> tuple[list[dict[str, Any]], float | None]:
     start, more = sum(split[:rank]), sum(split) + rank
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            own = range(start, start + split[rank])
-            queue.put((rank, _computed(own, range(more, more + 1)), _dice(own) if all(split) else None))
-    except BaseException as error:
-        queue.put((rank, repr(error), None))
-        raise
-    distributed.destroy_process_group()
+    own = range(start, start + split[rank])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return _computed(own, range(more, more + 1)), _dice(own) if all(split) else None
 
 
 @pytest.mark.parametrize("split", _SPLITS, ids=str)
-def test_unequal_numbers_of_batches(split: tuple[int, ...]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    ranks = [context.Process(target=_rank, args=(rank, port, split, queue)) for rank in range(len(split))]
-    for process in ranks:
-        process.start()
-    results = [queue.get(timeout=120) for _ in ranks]
-    for process in ranks:
-        process.join()
+def test_unequal_numbers_of_batches(split: tuple[int, ...], request: pytest.FixtureRequest) -> None:
     batches = sum(split)
     expected = _computed(range(batches), range(batches, batches + len(split)))
-    for rank, values, dice in results:
-        assert not isinstance(values, str), (rank, values)
+    ranks: Ranks = request.getfixturevalue({2: "two", 4: "four"}[len(split)])
+    results = ranks(_share, split)
+    for values, dice in results:
         for value, whole in zip(values, expected, strict=True):
             assert value.keys() == whole.keys()
             for name in whole:

@@ -22,7 +22,11 @@ class RegionOptions(TypedDict, total=False):
         reduction: "mean" (default) or "sum" over samples and classes, or "none": (N, C') for an overlap loss ((1, C')
             pooled), (N,) for a compound one.
         ignore_index: label (or value of a dense target) whose voxels are removed.
-        process_group: sums are added over its ranks first, with `pool="batch"`; all ranks get the same loss.
+        process_group: sums are added over its ranks first, with `pool="batch"`; all ranks get the loss of the union of
+            their batches, which may differ in size, or be empty.
+        slab_group: ranks that hold a slab each of the same N samples, split along any spatial axis: sums of each sample
+            are added over them first; all ranks get the loss of the whole volumes. Not with `process_group`, which
+            adds slabs as well where the overlap is pooled.
         hard_counts: int64 (C, 4) on the input's device, or None. tn, fp, fn and tp of the hard prediction of this
             rank are added to it in the same pass: the Dice of an epoch costs no second look at the voxels.
         validate: whether labels out of range raise; None (default) = where that needs no device synchronisation.
@@ -43,6 +47,7 @@ class RegionOptions(TypedDict, total=False):
     reduction: str
     ignore_index: int | None
     process_group: object | None
+    slab_group: object | None
     hard_counts: Tensor | None
     validate: bool | None
     backend: str
@@ -57,6 +62,7 @@ class Options(NamedTuple):
     reduction: str = "mean"
     ignore_index: int | None = None
     process_group: object | None = None
+    slab_group: object | None = None
     hard_counts: Tensor | None = None
     validate: bool | None = None
     backend: str = "auto"
@@ -67,6 +73,13 @@ class Options(NamedTuple):
         validation.choice("reduction", self.reduction, validation.REDUCTIONS)
         if self.process_group is not None and self.pool != "batch":
             raise ValueError(f"process_group: needs pool='batch', got pool={self.pool!r}")
+        if self.process_group is not None and self.slab_group is not None:
+            raise ValueError("slab_group: got one beside a process_group; allowed is one of the two")
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether the sums are those of several ranks."""
+        return self.process_group is not None or self.slab_group is not None
 
     def first_class(self, input: Tensor) -> int:
         """The first class that enters the overlap."""

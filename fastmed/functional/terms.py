@@ -124,7 +124,7 @@ def evaluate(terms: Sequence[Term], input: Tensor, target: Tensor, mask: Tensor 
     counts = options.hard_counts
     if counts is not None:
         _check_hard_counts(counts, input)
-    is_plain = counts is None and options.process_group is None and options.reduction != "none"
+    is_plain = counts is None and not options.is_distributed and options.reduction != "none"
     if is_plain and len(terms) == 1 and terms[0].fused is not None:
         operands = terms[0].reads.operands(input, target, mask, options.ignore_index)
         value = ops.region_loss(operands, *terms[0].fused, options.validate, options.backend)
@@ -139,6 +139,8 @@ def evaluate(terms: Sequence[Term], input: Tensor, target: Tensor, mask: Tensor 
             counts = None
         if options.process_group is not None:
             sums = all_reduce_sums(formulas.pool_batch(sums), options.process_group)
+        if options.slab_group is not None:
+            sums = all_reduce_sums(sums, options.slab_group)
         for term in members:
             value = term.factor * term.formula(sums)
             if len(terms) > 1 and value.ndim == 2:

@@ -192,7 +192,7 @@ class UnifiedFocalLoss(RegionLoss):
 
 
 # Options of the pass rather than of a loss: those that share passes must agree on them.
-_OF_THE_PASS = ("reduction", "ignore_index", "process_group", "validate", "backend")
+_OF_THE_PASS = ("reduction", "ignore_index", "process_group", "slab_group", "validate", "backend")
 
 
 class CompoundLoss(EagerModule):
@@ -203,7 +203,7 @@ class CompoundLoss(EagerModule):
 
     Args:
         losses: losses of this package over regions. They agree on `reduction`, `ignore_index`, `process_group`,
-            `validate` and `backend`; the other options are each loss's own.
+            `slab_group`, `validate` and `backend`; the other options are each loss's own.
         weights: factor of each loss; None for ones.
 
     Shape:

@@ -1,0 +1,1 @@
+"""Random calls of the C++ extension under sanitizers: see `python -m tests.fuzz --help`."""
