@@ -1,7 +1,6 @@
 """Random calls of the C++ extension under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-    python -m tests.fuzz --seconds 600            # from a random number on
-    python -m tests.fuzz --first 1234 --calls 1   # one call again
+`python -m tests.fuzz --seconds 600` starts from a random number; `--first 1234 --calls 1` makes one call again.
 """
 
 from __future__ import annotations
