@@ -141,9 +141,9 @@ def confusion(native: ModuleType, rng: np.random.Generator) -> None:
     input = draw_operand(native, rng, str(of_input), (samples, 1 if kind == "LABELS" else classes, voxels), size)
     target = draw_operand(native, rng, str(of_target), (samples, channels, voxels), size)
     mask = _mask(native, rng, (samples, channels, voxels))
-    thresholds = rng.normal(size=classes).astype(np.float32).astype(np.float64)
-    if input.numbers.dtype.kind != "f":
-        thresholds = np.floor(thresholds)
+    # In the precision of the scores, as the extension asks for them.
+    precision = input.numbers.dtype if input.numbers.dtype.kind == "f" else np.int64
+    thresholds = rng.normal(size=classes).astype(precision).astype(np.float64)
     tables = 1 if pooled else samples
     counts = np.zeros((tables, channels, size * size), np.int64)
     invalid = np.zeros(tables, np.int64)
@@ -175,10 +175,7 @@ def confusion(native: ModuleType, rng: np.random.Generator) -> None:
             if kind == "MULTI_LABEL":
                 # NaN and -1 are missing; as unsigned numbers know neither.
                 kept &= (truth == truth) & ~_is(truth, -1)
-                scores, threshold = input.numbers[n, channel], thresholds[channel]
-                if scores.dtype.kind == "f":
-                    threshold = threshold.astype(scores.dtype)
-                columns = (scores > threshold).astype(np.int64)
+                columns = (input.numbers[n, channel] > thresholds[channel]).astype(np.int64)
             elif kind == "SCORES":
                 columns = input.numbers[n].argmax(0)
             else:
