@@ -338,10 +338,13 @@ class Backend(Protocol):
         that were not asked for or are not defined hold zero.
         """
 
-    def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+    def region_sums_backward(
+        self, operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+    ) -> Tensor:
         """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`.
 
-        It has BASIC rows, or HARD_TP with those of the soft statistics.
+        That of the sums has BASIC rows, or HARD_TP with those of the soft statistics. The gradient of another pass,
+        `into`, is added to in place, and returned.
         """
 
     def confusion_counts(self, operands: CountInput) -> tuple[Tensor, Tensor]:
