@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...contract import BASIC, RegionInput
-from . import channels_last, label_map, pointwise, softmax, step, threads
+from . import channels_last, few_classes, label_map, pointwise, softmax, step, threads
 from .conversion import label_reader, reader, writer
 from .job import GRADIENT, INPUT, INVALID, MASK, ROWS, SUMS, TARGET, UNCERTAIN
 from .tiles import TILE, TILES_PER_CHUNK
@@ -93,7 +93,8 @@ def _plan(
     voxels_per_chunk = TILE * TILES_PER_CHUNK
     if activation == "softmax":
         is_plain = not (dense or optional or mask is not None or any(exponents))
-        kernels = label_map if is_plain else softmax
+        of_labels = few_classes if few_classes.applies(classes) else label_map
+        kernels = of_labels if is_plain else softmax
     elif activation == "sigmoid" and dense and channels_last.applies(classes, input[1], optional):
         kernels = channels_last
         voxels_per_chunk = channels_last.voxels_per_chunk(classes)
