@@ -303,6 +303,23 @@ def test_every_backend(case: Case, region_backend: str) -> None:
     assert_conforms(case, region_backend)
 
 
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("scale", [10.0, 30.0])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_probabilities_that_saturate(channels: int, scale: float, backend: str) -> None:
+    """At 0 and 1, where MONAI clamps them, and at their neighbours in float32."""
+    shape = (2, channels, 5, 6)
+    logits = scale * torch.randn(shape)
+    probabilities = logits.sigmoid() if channels == 1 else logits.softmax(1)
+    labels, losses = labels_of(shape, 2), [library.AsymmetricUnifiedFocalLoss(True) for library in (ours, peer)]
+    losses[0].backend = backend
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "single channel prediction")
+        mine, theirs = (value_and_gradient(loss, probabilities, labels) for loss in losses)
+    for actual, expected in zip(mine, theirs, strict=True):
+        assert_close(actual, expected)
+
+
 LAMBDAS = {
     "DiceFocalLoss": ("lambda_dice", "lambda_focal"),
     "GeneralizedDiceFocalLoss": ("lambda_gdl", "lambda_focal"),
