@@ -44,7 +44,7 @@ def pair(name, backend="auto", **options):
 def _no_way_back(monkeypatch):
     """What takes kornia's way after all fails the test."""
 
-    def announce(name, reason):
+    def announce(library, name, reason):
         raise AssertionError(f"{name}: {reason}")
 
     monkeypatch.setattr(attempt, "announce", announce)
@@ -239,7 +239,7 @@ OWN_WAY = [
 
 @pytest.mark.parametrize(("name", "options", "reason"), OWN_WAY, ids=str)
 def test_own_way_is_said_once(name, options, reason):
-    fallback.announce.cache_clear()
+    fallback.announced.clear()
     mine, theirs = pair(name, **options)
     operands = operands_of(name)
     with pytest.warns(fallback.FallbackWarning, match=f"^{name} .*{reason}"):
@@ -249,7 +249,7 @@ def test_own_way_is_said_once(name, options, reason):
 
 
 def test_one_channel_is_kornia_s_own():
-    fallback.announce.cache_clear()
+    fallback.announced.clear()
     pred, target = torch.randn(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
     with pytest.warns(fallback.FallbackWarning, match="softmax"):
         assert_same(*pair("DiceLoss"), pred, target)

@@ -359,7 +359,7 @@ def test_autocast(dtype: torch.dtype) -> None:
 
 def outcome(loss: Callable[..., Tensor], *tensors: Tensor | None) -> tuple[Any, list[str], list[str]]:
     """The value or the error, what was warned of, and which fallbacks were announced."""
-    fallback.announce.cache_clear()
+    fallback.announced.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -21,7 +21,7 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.helpers import softmax_helper_dim1
 
 from fastmed.compat import nnunet as ours
-from fastmed.compat.fallback import FallbackWarning, announce
+from fastmed.compat.fallback import FallbackWarning, announced
 
 PEERS = {name: getattr(module, name) for module in (dice, compound_losses) for name in dir(module)}
 # The grouping of float32 sums differs.
@@ -175,7 +175,7 @@ def assert_conforms(case: Case, backend: str = "auto") -> None:
 def test_value_and_gradient_without_a_fallback(case: Case, backend: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
-        announce.cache_clear()
+        announced.clear()
         assert_conforms(case, backend)
 
 
@@ -187,7 +187,7 @@ def test_every_backend(case: Case, region_backend: str) -> None:
 @pytest.mark.filterwarnings("ignore:size_average and reduce args")
 @pytest.mark.parametrize("case", FALLBACKS, ids=label)
 def test_what_has_no_fused_path_says_so_once(case: Case) -> None:
-    announce.cache_clear()
+    announced.clear()
     with pytest.warns(FallbackWarning, match=case.name):
         assert_conforms(case)
     assert_conforms(case)

@@ -49,7 +49,7 @@ def pair(name, *arguments, backend="auto", **options):
 def _no_way_back(monkeypatch):
     """What takes the library's way after all fails the test."""
 
-    def announce(name, reason):
+    def announce(library, name, reason):
         raise AssertionError(f"{name}: {reason}")
 
     monkeypatch.setattr(attempt, "announce", announce)
@@ -270,7 +270,7 @@ OWN_WAY = [
 
 @pytest.mark.parametrize(("name", "mode", "options", "reason"), OWN_WAY, ids=lambda each: str(each)[:40])
 def test_own_way_is_said_once(name, mode, options, reason):
-    fallback.announce.cache_clear()
+    fallback.announced.clear()
     mine, theirs = ordinary(name, mode, options)
     pred, target = batch(mode)
     with pytest.warns(fallback.FallbackWarning, match=f"^{name} .*{reason}"):
@@ -280,7 +280,7 @@ def test_own_way_is_said_once(name, mode, options, reason):
 
 
 def test_soft_labels_take_their_own_way_where_the_focal_factor_is_no_sum():
-    fallback.announce.cache_clear()
+    fallback.announced.clear()
     pred, target = batch("binary")
     soft = torch.rand(target.shape)
     assert_same(*pair("FocalLoss", "binary", gamma=0.0), pred, soft)
@@ -374,7 +374,7 @@ def test_stats_of_maps(mode, channels):
 
 
 def test_stats_of_labels_of_no_class_are_the_library_s():
-    fallback.announce.cache_clear()
+    fallback.announced.clear()
     output, target = stats((7, 9), 6)
     with pytest.warns(fallback.FallbackWarning, match="get_stats"):
         assert_equal_stats(output, target, mode="multiclass", num_classes=4)

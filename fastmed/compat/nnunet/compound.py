@@ -202,6 +202,6 @@ class DC_and_topk_loss(peer.DC_and_topk_loss):  # noqa: N801
 
     def forward(self, net_output: Tensor, target: Tensor) -> Tensor:
         """The weighted sum of Dice and cross entropy."""
-        announce("DC_and_topk_loss", "k: the largest losses are chosen among those of all voxels")
+        announce("nnunetv2", "DC_and_topk_loss", "k: the largest losses are chosen among those of all voxels")
         result: Tensor = super().forward(net_output, target)
         return result
