@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +22,6 @@ from under_test import DEVICE, backends, label
 pytest.importorskip("nnunetv2")
 
 from nnunetv2.training.loss import compound_losses, deep_supervision, dice
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.helpers import softmax_helper_dim1
 
 from fastmed.compat import nnunet as ours
@@ -27,6 +31,7 @@ PEERS = {name: getattr(module, name) for module in (dice, compound_losses) for n
 # The grouping of float32 sums differs.
 TOLERANCE = 1e-5
 IGNORED = 7
+ROOT = Path(__file__).parent.parent
 SHAPE = (2, 3, 5, 6, 4)
 
 
@@ -275,15 +280,55 @@ def test_ranks_of_unequal_batches_have_the_dice_of_their_union(two: Ranks) -> No
         assert_close(torch.from_numpy(gradient), 2 * share)
 
 
-def test_the_printed_folder_holds_the_trainer() -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "fastmed.compat.nnunet"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    # nnU-Net looks through its own folder first, and imports more there than the trainers here need.
-    found = recursive_find_python_class(
-        printed, "nnUNetTrainerFastmed", None, base_folder=printed, cleanup_imports_from_base_folder=True
+# nnU-Net looks through its own trainers first, some of which are of packages that their losses need not have.
+_NNUNET_WITHOUT_TRANSFORMERS = """
+import importlib.machinery, importlib.util, sys, torch
+
+ABSENT = {name for name in ("timm", "einops") if importlib.util.find_spec(name) is None}
+
+class StandIns:
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in ABSENT else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        module.__getattr__ = self.attribute
+    def attribute(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (torch.nn.Module,), {})
+
+sys.meta_path.append(StandIns())
+"""
+_TRAINER_FROM_ARGS = """
+from nnunetv2.run.run_training import get_trainer_from_args
+trainer = get_trainer_from_args("Dataset001_X", "3d_fullres", 0, "nnUNetTrainerFastmed", device=torch.device("cpu"))
+print(type(trainer).__module__)
+"""
+
+
+def test_nnunet_finds_the_trainer_by_its_name(tmp_path: Path) -> None:
+    """In a process of its own, which sets the variable by the line of the documentation."""
+    folder = tmp_path / "Dataset001_X"
+    folder.mkdir()
+    configuration = {"batch_size": 2, "patch_size": [8, 8, 8], "data_identifier": "x", "architecture": {}}
+    plans = {"dataset_name": folder.name, "plans_name": "x", "configurations": {"3d_fullres": configuration}}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1}, "channel_names": {"0": "x"}}))
+    documented = re.findall(r"^export nnUNet_extTrainer=.*$", (ROOT / "docs" / "nnunet.md").read_text(), re.MULTILINE)
+    assert len(documented) == 1
+    line = documented[0].replace("python", shlex.quote(sys.executable))
+    variables = {f"nnUNet_{name}": str(tmp_path) for name in ("raw", "preprocessed", "results")}
+    done = subprocess.run(
+        ["sh", "-c", f'{line}; exec "$0" -', sys.executable],
+        input=_NNUNET_WITHOUT_TRANSFORMERS + _TRAINER_FROM_ARGS,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert found.__module__ == "fastmed.compat.nnunet.trainer"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "fastmed.compat.nnunet.trainer"
 
 
 class _Labels(NamedTuple):
