@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from drop_ins import error_of
 from ranks import Ranks
 from torch import Tensor
 from under_test import DEVICE, backends, label
@@ -209,19 +211,64 @@ def test_half_precision_is_nearer_to_the_exact_loss(case: Case) -> None:
     assert_close(gradient, exact_gradient, 2.0**-8)
 
 
-@pytest.mark.usefixtures("no_batch_is_small")
-def test_nothing_is_kept_but_logits_and_labels() -> None:
-    kept: set[int] = set()
+def kept_beside(loss: Any, logits: Tensor, target: Tensor) -> list[int]:
+    """Bytes of each tensor that backward needs, apart from logits, target and a few numbers a class."""
+    kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.numel() > 64:
-            kept.add(tensor.untyped_storage().data_ptr())
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    logits, labels = torch.randn(SHAPE, requires_grad=True), target_of(FUSED[0])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        ours.DC_and_CE_loss(dict(TRAINER), {}, ignore_label=IGNORED)(logits, labels)
-    assert kept <= {tensor.untyped_storage().data_ptr() for tensor in (logits, labels)}
+        loss(logits.requires_grad_(), target)
+    operands = {tensor.untyped_storage().data_ptr() for tensor in (logits, target)}
+    return [nbytes for pointer, nbytes in kept.items() if pointer not in operands]
+
+
+@pytest.mark.usefixtures("no_batch_is_small")
+class TestKeptForBackward:
+    """What the documentation says of it."""
+
+    VOXELS = SHAPE[0] * math.prod(SHAPE[2:])
+
+    def test_logits_and_labels(self) -> None:
+        loss = ours.DC_and_CE_loss(dict(TRAINER), {}, ignore_label=IGNORED)
+        assert kept_beside(loss, torch.randn(SHAPE), target_of(FUSED[0])) == []
+
+    def test_regions(self) -> None:
+        assert kept_beside(ours.DC_and_BCE_loss({}, dict(TRAINER)), torch.randn(SHAPE), torch.rand(SHAPE) < 0.5) == []
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.int16, torch.float32], ids=str)
+    def test_regions_with_an_ignore_label_and_a_byte_a_voxel(self, dtype: torch.dtype) -> None:
+        loss = ours.DC_and_BCE_loss({}, dict(TRAINER), use_ignore_label=True)
+        target = torch.randint(2, (SHAPE[0], SHAPE[1] + 1, *SHAPE[2:])).to(dtype)
+        assert kept_beside(loss, torch.randn(SHAPE), target) == [self.VOXELS]
+
+    def test_labels_in_floating_point_as_whole_numbers(self) -> None:
+        loss = ours.SoftDiceLoss(**SOFTMAX, ddp=False)
+        labels = torch.randint(3, (SHAPE[0], 1, *SHAPE[2:])).float()
+        assert kept_beside(loss, torch.randn(SHAPE), labels) == [4 * self.VOXELS]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("channels", ["one", "foreground", "all"])
+@pytest.mark.parametrize("do_bg", [True, False])
+@pytest.mark.filterwarnings("ignore:.*has no fused path")
+def test_channels_of_a_mask_are_those_that_nnunet_takes(classes: int, channels: str, do_bg: bool) -> None:
+    input, labels = torch.randn(2, classes, 5, 6), torch.randint(classes, (2, 1, 5, 6))
+    mask = torch.rand(2, {"one": 1, "foreground": classes - 1, "all": classes}[channels], 5, 6) < 0.5
+    losses = [
+        library["MemoryEfficientSoftDiceLoss"](**SOFTMAX, do_bg=do_bg, ddp=False) for library in (vars(ours), PEERS)
+    ]
+    expected = error_of(lambda: losses[1](input, labels, mask))
+    if expected is not None:
+        with pytest.raises(expected):
+            losses[0](input, labels, mask)
+        return
+    mine, theirs = (value_and_gradient(loss, input, labels, mask) for loss in losses)
+    for actual, other in zip(mine, theirs, strict=True):
+        assert_close(actual, other)
 
 
 def test_the_same_errors() -> None:

@@ -131,7 +131,8 @@ class DC_and_BCE_loss(peer.DC_and_BCE_loss):  # noqa: N801
         weight_ce: factor of the cross entropy.
         weight_dice: factor of the Dice.
         use_ignore_label: whether the last channel of the target marks voxels that do not count. The cross entropy is
-            then the mean over voxels of a sum over channels, as in nnU-Net.
+            then the mean over voxels of a sum over channels, as in nnU-Net. Its inverse, a byte a voxel, is kept for
+            the backward pass.
         dice_class: `SoftDiceLoss` or `MemoryEfficientSoftDiceLoss`, of nnU-Net or of this package.
 
     Attributes:
