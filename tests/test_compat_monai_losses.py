@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from under_test import DEVICE, backends, label
 
-from fastmed import dispatch
 from fastmed.compat import fallback
 from fastmed.compat import monai as ours
 from fastmed.contract import STATISTICS
@@ -552,31 +551,12 @@ ORDINARY = [
     Case("MaskedDiceLoss", SOFTMAX, mask="mask"),
     Case("AsymmetricUnifiedFocalLoss", {}, "index", (2, 2, 9, 8)),
 ]
-FASTEST = "triton" if DEVICE == "cuda" else "numba"
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The backends that ran, by the name of their module."""
-    names: set[str] = set()
-    select = dispatch.select
-
-    def watched(*arguments: Any) -> Any:
-        backend = select(*arguments)
-        names.add(backend.__name__)
-        return backend
-
-    monkeypatch.setattr(dispatch, "select", watched)
-    return names
 
 
 @pytest.mark.parametrize("case", ORDINARY, ids=repr)
-def test_ordinary_configurations_run_fused(case: Case, ran: set[str]) -> None:
-    row = {row.name: row for row in dispatch.TABLE}[FASTEST]
-    if reason := dispatch.unavailable_reason(row):
-        pytest.skip(reason)
+def test_ordinary_configurations_run_fused(case: Case, ran: set[str], fastest: str) -> None:
     value_and_gradient(build(ours, case), *tensors_of(case))
-    assert ran == {row.module}
+    assert ran == {fastest}
 
 
 KEEPING_NOTHING = [

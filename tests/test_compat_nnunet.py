@@ -191,6 +191,18 @@ def test_every_backend(case: Case, region_backend: str) -> None:
     assert_conforms(case, region_backend)
 
 
+ORDINARY = [
+    *(case for case in FUSED if case.name in ("SoftDiceLoss", "MemoryEfficientSoftDiceLoss") and case.target == "labels"),
+    *(case for case in FUSED if case.name in ("DC_and_CE_loss", "DC_and_BCE_loss")),
+]
+
+
+@pytest.mark.parametrize("case", ORDINARY, ids=label)
+def test_ordinary_configurations_run_fused(case: Case, ran: set[str], fastest: str) -> None:
+    value_and_gradient(build(case, vars(ours)), *tensors_of(case))
+    assert ran == {fastest}
+
+
 @pytest.mark.filterwarnings("ignore:size_average and reduce args")
 @pytest.mark.parametrize("case", FALLBACKS, ids=label)
 def test_what_has_no_fused_path_says_so_once(case: Case) -> None:
