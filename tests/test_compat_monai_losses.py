@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import monai
 import pytest
 import torch
+from drop_ins import rounding
 from monai import losses as peer
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -331,18 +332,34 @@ def gradients_of_passes(case: Case, tensors: tuple[Tensor, ...]) -> list[Tensor]
     return [value_and_gradient(build(peer, each), *tensors)[1].abs() for each in alone]
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
-@pytest.mark.parametrize("case", FEW, ids=repr)
-def test_half_precision(case: Case, backend: str) -> None:
+# Each in one pass, or in those of `LAMBDAS`.
+HALF = [
+    *FEW,
+    *(
+        Case("DiceLoss", {**SOFTMAX, **options}, target, (2, 4, 3, 4))
+        for options, target in (
+            ({"weight": WEIGHT}, "index of uint8"),
+            ({"ignore_index": 255, "include_background": False}, "unlabelled"),
+            ({"jaccard": True, "squared_pred": True, "batch": True}, "one-hot"),
+        )
+    ),
+    Case("DiceCELoss", {**SOFTMAX, "weight": torch.tensor(WEIGHT)}, "index of float", (2, 4, 3, 4)),
+    Case("DiceCELoss", SIGMOID, "binary", (2, 1, 3, 4)),
+    Case("FocalLoss", {"alpha": 0.25, "weight": WEIGHT}, "index", (2, 4, 3, 4)),
+]
+
+
+@pytest.mark.parametrize("case", HALF, ids=repr)
+def test_half_precision(case: Case, region_backend: str) -> None:
     """Logits in half are computed with in float32, and the gradient of each pass is rounded once."""
     tensors = tensors_of(case, torch.bfloat16)
     in_full = (tensors[0].float(), *tensors[1:])
-    value, gradient = value_and_gradient(build(ours, case, backend), *tensors)
+    value, gradient = value_and_gradient(build(ours, case, region_backend), *tensors)
     expected, expected_gradient = value_and_gradient(build(peer, case), *in_full)
     assert gradient.dtype == torch.bfloat16
     assert_close(value, expected)
     rounded = sum(gradients_of_passes(case, in_full), expected_gradient.abs())
-    allowed = torch.finfo(torch.bfloat16).eps / 2 * rounded + TOLERANCE * rounded.max()
+    allowed = rounding(torch.bfloat16, region_backend) * rounded + TOLERANCE * rounded.max()
     assert ((gradient.float() - expected_gradient).abs() <= allowed).all()
 
 
