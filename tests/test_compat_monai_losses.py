@@ -672,6 +672,29 @@ def test_deep_supervision_of_other_losses_and_mistakes_is_that_of_monai() -> Non
             assert outcome(mine, wrong, labels)[0] == outcome(theirs, wrong, labels)[0]
 
 
+@pytest.mark.parametrize("mode", ["area", "nearest"])
+def test_deep_supervision_by_another_interpolation_is_that_of_monai(mode: str) -> None:
+    outputs, target = [torch.randn(2, 3, size, size) for size in (8, 4, 3)], TARGETS["one-hot"]((2, 3, 8, 8))
+    found = []
+    for library in (ours, peer):
+        loss = library.DeepSupervisionLoss(library.DiceCELoss(softmax=True))
+        loss.interp_mode = mode
+        found.append(outcome(loss, outputs, target))
+    (value, _, announced), (expected, *_) = found
+    assert_close(value, expected)
+    assert ["interp_mode: " in each for each in announced] == [True]
+    assert outcome(ours.DeepSupervisionLoss(ours.DiceCELoss(softmax=True)), outputs, target)[2] == []
+
+
+def test_deep_supervision_of_no_weight_has_no_slope() -> None:
+    outputs = [torch.randn(2, 3, size, size, requires_grad=True) for size in (8, 4)]
+    target = TARGETS["one-hot"]((2, 3, 8, 8))
+    for library in (ours, peer):
+        value = library.DeepSupervisionLoss(library.DiceLoss(softmax=True), weights=[0.0, 0.0])(outputs, target)
+        assert value == 0
+        assert all((each == 0).all() for each in torch.autograd.grad(value, outputs))
+
+
 def test_deep_supervision_reads_half_as_it_is() -> None:
     outputs = [torch.randn(2, 3, 8, 8, dtype=torch.float16), torch.randn(2, 3, 4, 4, dtype=torch.float16)]
     labels = TARGETS["index of uint8"]((2, 3, 8, 8))
