@@ -323,9 +323,7 @@ def test_probabilities_that_saturate(channels: int, scale: float, backend: str) 
 @pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("activation", [SOFTMAX, SIGMOID], ids=str)
 @pytest.mark.parametrize("target", ["index", "one-hot", "soft"])
-def test_an_absent_class_keeps_the_digits_of_soft_labels(
-    target: str, activation: dict[str, Any], backend: str
-) -> None:
+def test_an_absent_class_keeps_the_digits_of_soft_labels(target: str, activation: dict[str, Any], backend: str) -> None:
     """Of which the denominator is the smoothing alone; in float64, as MONAI's own sums lose digits too."""
     shape = (1, 3, 16, 16, 16)
     labels = labels_of(shape, 2)
@@ -834,6 +832,31 @@ class TestPatch:
         assert type(pickle.loads(saved)) is peer.DiceLoss
         loss = pickle.loads(pickle.dumps(ours.DiceLoss(softmax=True)))
         assert type(loss) is ours.DiceLoss
+
+    def test_losses_made_before_are_pickled_and_copied(self) -> None:
+        made = [library.DiceCELoss(softmax=True, lambda_ce=0.3) for library in (peer, ours)]
+        logits, target = torch.randn(FLAT), TARGETS["one-hot"](FLAT)
+        with ours.patch():
+            saved = [pickle.dumps(loss) for loss in made]
+            found = [*map(pickle.loads, saved), *map(copy.deepcopy, made)]
+        for loss in [*found, *map(pickle.loads, saved)]:
+            assert_close(loss(logits, target), made[0](logits, target))
+        assert [type(pickle.loads(each)) for each in saved] == [type(made[0])] * 2
+        assert type(pickle.loads(pickle.dumps(made[0]))) is type(made[0])
+
+    def test_contexts_end_in_any_order(self) -> None:
+        first, second = ours.patch(), ours.patch()
+        first.close()
+        assert monai.losses.DiceLoss is ours.DiceLoss
+        second.close()
+        assert monai.losses.DiceLoss is not ours.DiceLoss
+        third = ours.patch()
+        ours.unpatch()
+        fourth = ours.patch()
+        third.close()
+        assert monai.losses.DiceLoss is ours.DiceLoss
+        fourth.close()
+        assert monai.losses.DiceLoss is not ours.DiceLoss
 
     def test_numbers_and_fallbacks_are_the_same(self) -> None:
         for case in FEW:

@@ -192,7 +192,11 @@ def test_every_backend(case: Case, region_backend: str) -> None:
 
 
 ORDINARY = [
-    *(case for case in FUSED if case.name in ("SoftDiceLoss", "MemoryEfficientSoftDiceLoss") and case.target == "labels"),
+    *(
+        case
+        for case in FUSED
+        if case.name in ("SoftDiceLoss", "MemoryEfficientSoftDiceLoss") and case.target == "labels"
+    ),
     *(case for case in FUSED if case.name in ("DC_and_CE_loss", "DC_and_BCE_loss")),
 ]
 

@@ -16,8 +16,8 @@ __all__ = ["soft_label_sums"]
 def soft_label_sums(operands: RegionInput, backend: str) -> RegionSums:
     """Sums whose true positives are those of Wang et al. (2023): sum (p + g - |p - g|) / 2.
 
-    That is the sum of the smaller of p and g, and p g for labels of 0 and 1, which is taken where it is known: of a class
-    that is nearly absent, the difference of large sums leaves few digits of the value, and of the gradient none.
+    That is the sum of the smaller of p and g, and p g for labels of 0 and 1, which is taken where it is known: of a
+    class that is nearly absent, the difference of large sums leaves few digits of the value, and none of the gradient.
 
     Args:
         operands: of the pass.

@@ -19,8 +19,8 @@ __all__ = ["DeepSupervisionLoss"]
 class DeepSupervisionLoss(peer.DeepSupervisionLoss):
     """`monai.losses.DeepSupervisionLoss` with labels of any type, and without a float32 copy of outputs in half.
 
-    Arguments, weights and numbers are MONAI's. The loss inside is the one given: take it from here too. An `interp_mode`
-    other than MONAI's "nearest-exact" resizes the target as MONAI does.
+    Arguments, weights and numbers are MONAI's. The loss inside is the one given: take it from here too. For another
+    `interp_mode` than MONAI's "nearest-exact" the target is resized as MONAI does it.
 
     Example:
         >>> import torch
