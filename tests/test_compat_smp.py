@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from drop_ins import assert_same, assert_same_in_half, error_of
@@ -419,3 +422,18 @@ def test_nothing_of_the_size_of_the_logits_is_kept(name, mode, options):
     pred, target = batch(mode, (32, 32))
     assert kept_bytes(mine, pred, target) < 1000
     assert kept_bytes(theirs, pred, target) >= pred.nbytes
+
+
+def test_what_the_library_lacks_is_named_with_the_extra():
+    """In a process of its own: here a stand-in has taken the place of the library's networks."""
+    program = """if True:
+        import sys
+        sys.modules["timm"] = None
+        try:
+            import fastmed.compat.smp
+        except ModuleNotFoundError as error:
+            print(error.name, error, isinstance(error.__cause__, ModuleNotFoundError))
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("timm fastmed.compat.smp needs segmentation_models_pytorch")
+    assert done.stdout.endswith("pip install 'fastmed[smp]' True\n")
