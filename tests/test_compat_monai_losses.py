@@ -709,8 +709,20 @@ def test_masked_loss_is_that_of_monai_around_ours() -> None:
     case = Case("DiceLoss", SIGMOID, "binary", VOLUME, "mask")
     mine, theirs = (library.MaskedLoss(library.DiceLoss, sigmoid=True) for library in (ours, peer))
     tensors = tensors_of(case)
+    value, _, announced = outcome(mine, *tensors)
+    assert_close(value, theirs(*tensors))
+    assert ["DiceLoss" in each and "mask: " in each for each in announced] == [True]
     for actual, expected in zip(value_and_gradient(mine, *tensors), value_and_gradient(theirs, *tensors), strict=True):
         assert_close(actual, expected)
+
+
+def test_masked_loss_around_other_losses_and_without_a_mask_says_what_monai_says() -> None:
+    case = Case("DiceLoss", SIGMOID, "binary", VOLUME, "mask")
+    tensors = tensors_of(case)
+    assert outcome(ours.MaskedLoss(torch.nn.MSELoss()), *tensors)[1:] == ([], [])
+    without = [outcome(library.MaskedLoss(ours.DiceLoss, sigmoid=True), *tensors[:2]) for library in (ours, peer)]
+    assert without[0] == without[1]
+    assert without[0][1:] == (["No mask value specified for the MaskedLoss."], [])
 
 
 def test_images_with_metadata() -> None:
