@@ -48,8 +48,7 @@ class DeepSupervisionLoss(EagerModule):
     Args:
         loss: the loss of one output, called with output, target and mask.
         weighting: "nnunet" = 2^-i, 0 for the coarsest, normalised to a sum of 1; "monai" = 2^-i, at least 1/16, not
-            normalised; or a number for each output. An output of weight 0 is not looked at, but for the coarsest where
-            all weights are 0.
+            normalised; or a number for each output. An output of weight 0 is not looked at.
 
     Shape:
         outputs: one (N, C, *spatial), or a sequence of them, finest first. Target and mask as `loss` takes them, of
@@ -73,10 +72,11 @@ class DeepSupervisionLoss(EagerModule):
         levels = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         if not levels:
             raise ValueError("outputs: got none, allowed is one or more")
-        weighted = list(zip(levels, level_weights(self.weighting, len(levels)), strict=True))
-        # Of nothing but zeros the loss is 0 with a gradient of 0, as any training loop wants it.
-        counting = [each for each in weighted if each[1]] or weighted[-1:]
-        values = [weight * self._of_level(output, target, mask) for output, weight in counting]
+        values = [
+            weight * self._of_level(output, target, mask)
+            for output, weight in zip(levels, level_weights(self.weighting, len(levels)), strict=True)
+            if weight
+        ]
         return torch.stack(values).sum(0)
 
     def _of_level(self, output: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
