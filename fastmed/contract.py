@@ -14,7 +14,7 @@ class RegionSums(NamedTuple):
     """Sums over the voxels of one sample and one class, each of shape (N, C).
 
     With p the activated prediction, g the target in [0, 1] and w the voxel weight (1 by default, 0 where
-    masked or ignored). The fields add: patches, accumulation steps and ranks combine by `+` of each field.
+    masked or ignored). They add: patches, accumulation steps and ranks combine by `+`.
 
     Attributes:
         tp: sum w p g.
@@ -45,6 +45,13 @@ class RegionSums(NamedTuple):
     tp_sq: Tensor | None = None
     difference: Tensor | None = None
     counts: Tensor | None = None
+
+    def __add__(self, other: object) -> RegionSums:
+        """The sums over the voxels of both; what one of them lacks, the result lacks."""
+        if not isinstance(other, RegionSums):
+            return NotImplemented
+        pairs = zip(self, other, strict=True)
+        return RegionSums._make(None if a is None or b is None else a + b for a, b in pairs)
 
 
 # Row of each statistic in the stacked (STATISTICS, N, C) tensor that the operators pass around.
@@ -331,10 +338,13 @@ class Backend(Protocol):
         that were not asked for or are not defined hold zero.
         """
 
-    def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+    def region_sums_backward(
+        self, operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+    ) -> Tensor:
         """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`.
 
-        It has BASIC rows, or HARD_TP with those of the soft statistics.
+        That of the sums has BASIC rows, or HARD_TP with those of the soft statistics. The gradient of another pass,
+        `into`, is added to in place, and returned.
         """
 
     def confusion_counts(self, operands: CountInput) -> tuple[Tensor, Tensor]:
