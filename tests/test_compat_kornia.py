@@ -71,6 +71,7 @@ FOCAL_TABLE = [
     {"alpha": None, "gamma": 0.5},
     {"alpha": 0.25, "gamma": 3.0, "weight": WEIGHT},
     {"alpha": 0.7, "ignore_index": VOID},
+    {"alpha": 0.7, "ignore_index": 1},
     {"alpha": None, "ignore_index": VOID, "weight": WEIGHT},
     {"alpha": 0.7, "ignore_index": None},
 ]

@@ -117,6 +117,7 @@ BCE_TABLE = [
     {},
     {"reduction": "sum"},
     {"ignore_index": VOID},
+    {"ignore_index": 1},
     {"ignore_index": None},
     {"smooth_factor": 0.0},
     {"smooth_factor": 0.1, "ignore_index": VOID},

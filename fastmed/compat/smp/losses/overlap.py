@@ -26,7 +26,9 @@ def _operands(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionInput:
         raise ValueError("mode: 'multiclass' with one class, to which every voxel belongs")
     target = y_true.reshape(samples, -1) if has_labels else y_true.reshape(samples, classes, -1)
     activation = ("softmax" if has_labels else "sigmoid") if loss.from_logits else None
-    return validation.region_input(y_pred.reshape(samples, classes, -1), target, None, activation, loss.ignore_index)
+    operands = validation.region_input(y_pred.reshape(samples, classes, -1), target, None, activation, None)
+    # The value of an element, where our own losses take the class for a voxel.
+    return operands._replace(ignore_index=loss.ignore_index)
 
 
 def _sums(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionSums:
