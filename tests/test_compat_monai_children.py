@@ -50,7 +50,8 @@ def test_a_training_of_auto3dseg_has_the_fused_losses(
     assert os.environ["PYTHONPATH"] == before
 
 
-def test_a_command(training: Path, tmp_path: Path) -> None:
+def test_a_command_that_imports_the_drop_ins_first(training: Path, tmp_path: Path) -> None:
+    training.write_text(f"import fastmed.compat.monai\n{TRAINING}")
     command = [sys.executable, "-m", "fastmed.compat.monai", str(training), str(tmp_path / "found"), "--epochs"]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": ROOT})
     assert (tmp_path / "found").read_text() == "True True --epochs"

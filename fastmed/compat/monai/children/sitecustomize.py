@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class _Patching:
-    """Finds MONAI as the other finders do, and patches it when its own import is done."""
+    """Finds MONAI and its drop-ins as the other finders do, and patches when the import of both is done."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != "monai":
+        if name not in ("monai", "fastmed.compat.monai"):
             return None
         found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not cls)
         spec = next(filter(None, found), None)
@@ -36,9 +36,11 @@ class _Patching:
 
 def _exec_and_patch(exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
     exec_module(module)
-    from fastmed.compat.monai import patch
-
-    patch(children=True)
+    if module.__name__ == "monai":
+        # Nothing where this import asked for MONAI: it is not done yet.
+        import fastmed.compat.monai  # noqa: F401
+    else:
+        module.patch(children=True)
 
 
 def _run_the_hidden_one() -> None:
