@@ -110,7 +110,7 @@ def test_nnunet_with_both_trainers(patients, tmp_path, monkeypatch):
     import train_nnunet as example
 
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA"):
-        monkeypatch.setenv(variable, "")  # so that what the example sets is undone
+        monkeypatch.setenv(variable, "1")  # so that what the example sets is undone
     arguments = ["--data", str(patients), "--output", str(tmp_path), "--cases", "2", "--iterations", "2"]
     assert example.main(arguments) == 0
     content = json.loads((tmp_path / "train-nnunet.json").read_text())
