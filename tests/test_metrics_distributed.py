@@ -11,9 +11,11 @@ import torch
 from ranks import Ranks
 from torch import distributed
 from torchmetrics import MetricCollection
+from torchmetrics import classification as peer
 
 from fastmed import metrics
 from fastmed.compat import monai
+from fastmed.compat import torchmetrics as drop_ins
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 
@@ -93,3 +95,48 @@ def test_unequal_numbers_of_batches(split: tuple[int, ...], request: pytest.Fixt
                 np.testing.assert_allclose(value[name], whole[name], rtol=1e-12)
         if dice is not None:
             assert dice == pytest.approx(_dice(range(batches)), rel=1e-6)
+
+
+_CURVES = [
+    kind + figure for kind in ("Binary", "Multiclass", "Multilabel") for figure in ("AUROC", "AveragePrecision", "ROC")
+]
+
+
+def _curve_batch(kind: str, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    logits, labels = _batch(number)
+    if kind == "Binary":
+        return logits[:, 0].sigmoid(), (labels == 0).long()
+    return (logits.softmax(1), labels) if kind == "Multiclass" else _findings(number)
+
+
+def _drop_in_and_peer(rank: int, split: tuple[int, ...], thresholds: int | None) -> list[tuple[str, Any, Any]]:
+    """The values of each pair on this rank, which synchronises with the others."""
+    start = sum(split[:rank])
+    found = []
+    for name in _CURVES:
+        kind = next(kind for kind in ("Binary", "Multiclass", "Multilabel") if name.startswith(kind))
+        classes = {"Binary": {}, "Multiclass": {"num_classes": _CLASSES}, "Multilabel": {"num_labels": _CLASSES}}[kind]
+        values = []
+        for library in (drop_ins, peer):
+            metric = getattr(library, name)(**classes, thresholds=thresholds)
+            for number in range(start, start + split[rank]):
+                metric.update(*_curve_batch(kind, number))
+            metric.compute()
+            metric._computed = None  # once more, from what the rank has again of its own
+            value = metric.compute()
+            values.append([part.numpy().copy() for part in _flat(value)])
+        found.append((name, *values))
+    return found
+
+
+def _flat(value: Any) -> list[torch.Tensor]:
+    return [value] if isinstance(value, torch.Tensor) else [tensor for part in value for tensor in _flat(part)]
+
+
+@pytest.mark.parametrize("thresholds", [None, 20])
+def test_drop_ins_for_curves(thresholds: int | None, two: Ranks) -> None:
+    """The scores of all ranks, which a synchronisation leaves as one tensor in place of a list."""
+    for found in two(_drop_in_and_peer, (1, 3), thresholds):
+        for name, ours, theirs in found:
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-6, err_msg=name)
