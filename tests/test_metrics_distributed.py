@@ -49,9 +49,20 @@ def _of_findings() -> dict[str, Any]:
     return {"diagnostic": metrics.DiagnosticScores(_CLASSES, threshold=0.5)}
 
 
+def _of_scores() -> dict[str, Any]:
+    return {
+        "roc": metrics.ROC(_CLASSES, bins=20),
+        "area": metrics.AUROC(_CLASSES),
+        "mean_area": metrics.AUROC(_CLASSES, spacing="logit", average="macro"),
+        "calibration": metrics.CalibrationError(_CLASSES),
+        "worst": metrics.CalibrationError(_CLASSES, norm="max", groups=5),
+    }
+
+
 def _collections() -> list[tuple[MetricCollection, Any]]:
     """Metrics that share a batch, and what makes their batches."""
-    return [(MetricCollection(_of_labels()), _batch), (MetricCollection(_of_findings()), _findings)]
+    findings = _of_findings() | _of_scores()
+    return [(MetricCollection(_of_labels()), _batch), (MetricCollection(findings), _findings)]
 
 
 def _computed(batches: range, more: range) -> list[dict[str, Any]]:
@@ -61,8 +72,17 @@ def _computed(batches: range, more: range) -> list[dict[str, Any]]:
         for part in (batches, more):
             for number in part:
                 metric.update(*batch(number))
-            values.append({name: tensor.numpy().copy() for name, tensor in metric.compute().items()})
+            values.append({name: _arrays(value) for name, value in metric.compute().items()})
     return values
+
+
+def _arrays(value: Any) -> list[Any]:
+    """The tensors of a value, those of a curve one after another, as arrays that outlive their process."""
+    return (
+        [value.numpy().copy()]
+        if isinstance(value, torch.Tensor)
+        else [array for part in value for array in _arrays(part)]
+    )
 
 
 def _dice(batches: range) -> float:
@@ -92,7 +112,8 @@ def test_unequal_numbers_of_batches(split: tuple[int, ...], request: pytest.Fixt
         for value, whole in zip(values, expected, strict=True):
             assert value.keys() == whole.keys()
             for name in whole:
-                np.testing.assert_allclose(value[name], whole[name], rtol=1e-12)
+                for one, other in zip(value[name], whole[name], strict=True):
+                    np.testing.assert_allclose(one, other, rtol=1e-12, err_msg=name)
         if dice is not None:
             assert dice == pytest.approx(_dice(range(batches)), rel=1e-6)
 
@@ -123,14 +144,9 @@ def _drop_in_and_peer(rank: int, split: tuple[int, ...], thresholds: int | None)
                 metric.update(*_curve_batch(kind, number))
             metric.compute()
             metric._computed = None  # once more, from what the rank has again of its own
-            value = metric.compute()
-            values.append([part.numpy().copy() for part in _flat(value)])
+            values.append(_arrays(metric.compute()))
         found.append((name, *values))
     return found
-
-
-def _flat(value: Any) -> list[torch.Tensor]:
-    return [value] if isinstance(value, torch.Tensor) else [tensor for part in value for tensor in _flat(part)]
 
 
 @pytest.mark.parametrize("thresholds", [None, 20])
