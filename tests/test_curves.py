@@ -175,7 +175,7 @@ def test_scores_beyond_the_limits_keep_their_order() -> None:
     with pytest.warns(UserWarning, match=r"scores: 4 of 6 lie outside the limits of the bins, 0 to 1, and count"):
         assert metrics.auroc(histogram).value.item() == (3 * 0.5 + 3) / 9
     histogram = score_histogram(scores, torch.tensor([[0], [0], [0], [1], [1], [1]]), 4, limits=(-1.0, 1.0))
-    assert metrics.roc(histogram).tpr[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 1])
+    assert metrics.roc(histogram).tpr[0].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3, 1])
 
 
 def test_nan_scores_are_left_out() -> None:

@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -454,7 +455,8 @@ def test_logits_without_their_activation(kind, spacing):
     metric = kind(1, spacing=spacing)
     metric.update(logits, labels)
     outside = int(((logits < 0) | (logits > 1)).sum())
-    with pytest.warns(UserWarning, match="scores: ") as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         metric.compute()
     message = str(caught[0].message)
     assert message.startswith(f"scores: {outside} of 4000 lie outside the limits of the bins, ")
@@ -505,6 +507,25 @@ def test_a_task_without_labels(kind, empty, value):
     assert bounds[1].item() == pytest.approx(0.0 * value, nan_ok=True)
     expected = values[0] if empty == "skip" else values.mean()
     assert of_both.item() == pytest.approx(expected.item(), nan_ok=True)
+
+
+def test_conventions_of_monai_for_empty_classes():
+    """A class in neither map, and one in the prediction alone."""
+    from monai.metrics import DiceMetric
+    from monai.networks.utils import one_hot
+
+    from fastmed.compat import monai
+
+    predicted, true = torch.tensor([[[0, 0, 1, 1]], [[0, 2, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]], [[0, 0, 1, 1]]])
+    maps = [one_hot(labels, 3) for labels in (predicted, true)]
+    theirs = {ignore_empty: DiceMetric(ignore_empty=ignore_empty) for ignore_empty in (False, True)}
+    values = {ignore_empty: metric(*maps).mean(0) for ignore_empty, metric in theirs.items()}
+    counted = metrics.SegmentationScores(3, figures="dice", empty="one")
+    torch.testing.assert_close(counted(predicted[:, 0], true[:, 0]).float(), values[False])
+    skipped = metrics.SegmentationScores(3, figures="dice")(predicted[:, 0], true[:, 0])
+    assert (skipped[2].item(), values[True][2].isnan().item()) == (0.0, True)
+    dice = monai.DiceMetric()(*maps)
+    torch.testing.assert_close(dice.mean(0), values[True], equal_nan=True)
 
 
 def test_a_curve_without_positives():

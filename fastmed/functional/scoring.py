@@ -61,7 +61,8 @@ def score_histogram(
         bins: number of bins, 1 to 65,536.
         activation: "sigmoid" for logits, None for scores that are counted as they are.
         spacing: "uniform" for bins of equal width, or "logit" for bins of equal width in the logit of a probability,
-            which resolve scores next to 0 and 1. With activation="sigmoid" these bin the input itself.
+            which resolve scores next to 0 and 1, as those of findings below some percent in prevalence are. With
+            activation="sigmoid" these bin the input itself.
         limits: lowest and highest edge, in units of the (activated) score, (0, 1) by default; for spacing="logit"
             they are logits, (-16, 16) by default. A score equal to the upper limit belongs to the last bin.
         mask: bool, (N, *spatial), (N, 1, *spatial), (N, T) or of the scores' shape: False leaves a label out.
