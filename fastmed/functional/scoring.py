@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,12 @@ _MAX_CELLS = 1 << 28
 
 
 def _limits(limits: tuple[float, float] | None, spacing: str, bins: int) -> tuple[float, float]:
-    low, high = map(float, _DEFAULT_LIMITS[spacing] if limits is None else limits)
+    given = _DEFAULT_LIMITS[spacing] if limits is None else limits
+    if not isinstance(given, Sequence) or len(given) != 2:
+        raise ValueError(f"limits: got {given!r}, allowed are two numbers, the lower one first")
+    for limit in given:
+        validation.finite("limits", limit)
+    low, high = map(float, given)
     furthest = 1e30 if spacing == "uniform" else _MAX_LOGIT
     if not -furthest <= low < high <= furthest:
         allowed = f"two numbers from {-furthest:g} to {furthest:g}"
@@ -88,6 +95,7 @@ def score_histogram(
     operands = validation.scored(scores, target, mask)
     validation.choice("activation", activation, _ACTIVATIONS)
     validation.choice("spacing", spacing, _SPACINGS)
+    validation.whole("bins", bins)
     tasks = scores.shape[1]
     if not 1 <= bins <= _MAX_BINS:
         raise ValueError(f"bins: got {bins}, allowed are 1 to {_MAX_BINS}")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..validation import choice
+from ..validation import choice, whole
 from .figures import Average
 from .functional import Bounded, Empty, expected_calibration_error, maximum_calibration_error
 from .histogram import Activation, BoundedMetric, Spacing
@@ -90,6 +90,7 @@ class CalibrationError(BoundedMetric):
             **kwargs,
         )
         choice("norm", norm, tuple(_NORMS))
+        whole("groups", groups)
         if groups < 1:
             raise ValueError(f"groups: got {groups}, allowed is 1 or more")
         self.groups = groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..contract import ScoreHistogram
 from ..functional import score_histogram
-from ..validation import choice
+from ..validation import choice, whole
 from .counting import SummedMetric
 from .figures import AVERAGES, Average, averaged
 from .functional import Bounded, Empty
@@ -42,10 +43,11 @@ class HistogramMetric(SummedMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        whole("num_tasks", num_tasks)
         if num_tasks < 1:
             raise ValueError(f"num_tasks: got {num_tasks}, allowed is 1 or more")
         self.num_tasks = num_tasks
-        bounds = None if limits is None else (float(limits[0]), float(limits[1]))
+        bounds: Any = tuple(map(float, limits)) if isinstance(limits, Sequence) else limits
         self._counted = functools.partial(
             score_histogram,
             bins=bins,

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...contract import ScoreHistogram
+from ...validation import whole
 from .curves import Bounded, bounded, by_score
 from .empty import Empty, ratio
 
@@ -69,6 +70,7 @@ def _centres(histogram: ScoreHistogram) -> tuple[Tensor, Tensor]:
 
 def _merged(histogram: ScoreHistogram, bins: int) -> _Coarse:
     """Bins of equal width on [0, 1], each the sum of the fine bins whose centre it holds."""
+    whole("bins", bins)
     if bins < 1:
         raise ValueError(f"bins: got {bins}, allowed is 1 or more")
     negatives, positives = by_score(histogram).double().unbind(1)
