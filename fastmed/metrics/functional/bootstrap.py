@@ -201,12 +201,14 @@ def _resampled(units: _Units, resamples: int, generator: torch.Generator | None)
     """Pooled counts (r, M) of the resamples, some at a time."""
     number, width = units.table.shape
     one = units.table.new_ones(())
+    firsts = units.start.unique().long().tolist()
+    strata = list(zip(firsts, [*firsts[1:], number], strict=True))
     done = 0
     while done < resamples:
         rows = min(max(_CHUNK // max(number, width), 1), resamples - done)
-        position = torch.rand(rows, number, dtype=torch.float64, generator=generator)
-        drawn = position.mul_(units.size).add_(units.start).long()
-        yield torch.zeros_like(position).scatter_add_(1, drawn, one.expand_as(drawn)) @ units.table
+        of_strata = [torch.randint(*ends, (rows, ends[1] - ends[0]), generator=generator) for ends in strata]
+        drawn = torch.cat(of_strata, 1)
+        yield units.table.new_zeros(rows, number).scatter_add_(1, drawn, one.expand_as(drawn)) @ units.table
         done += rows
 
 
