@@ -54,7 +54,8 @@ def whole(argument: str, value: object) -> None:
 
 def finite(argument: str, value: object) -> None:
     """Raises `ValueError` unless the value is a finite number."""
-    if not isinstance(value, float | int | np.number) or not math.isfinite(value):
+    # Compilers trace comparisons of numbers, and no math.isfinite.
+    if not isinstance(value, float | int | np.number | torch.SymFloat) or not -math.inf < value < math.inf:
         raise ValueError(f"{argument}: got {value!r}, allowed is a finite number")
 
 

@@ -10,7 +10,7 @@ import torch
 from scored import labelled, scores_and_labels
 from torch import Tensor
 
-from fastmed.functional import ScoreHistogram, rank_statistics, score_histogram
+from fastmed.functional import ScoreHistogram, confusion_counts, rank_statistics, score_histogram
 from fastmed.metrics import functional as metrics
 
 BINS = 64
@@ -273,3 +273,18 @@ def test_a_specificity_is_a_share(specificity: float) -> None:
     histogram = score_histogram(torch.rand(4, 1), torch.ones(4, 1))
     with pytest.raises(ValueError, match=r"least_specificity: got \S+, allowed is 0 to 1"):
         metrics.sensitivity_at_specificity(histogram, specificity)
+
+
+def test_compiled_whole() -> None:
+    scores, target = scores_and_labels((50, 2))
+    threshold = torch.tensor([0.2, 0.6])
+
+    def figures(scores: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        histogram = score_histogram(scores, target, 16) + score_histogram(scores, target, 16)
+        counts = confusion_counts(scores, target, 2, threshold=threshold, pool="batch")
+        return metrics.auroc(histogram).value, metrics.average_precision(histogram, empty="zero"), counts
+
+    for dynamic in (False, True):
+        compiled = torch.compile(figures, fullgraph=True, backend="eager", dynamic=dynamic)
+        for got, expected in zip(compiled(scores, target), figures(scores, target), strict=True):
+            torch.testing.assert_close(got, expected)
