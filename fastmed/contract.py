@@ -14,7 +14,7 @@ class RegionSums(NamedTuple):
     """Sums over the voxels of one sample and one class, each of shape (N, C).
 
     With p the activated prediction, g the target in [0, 1] and w the voxel weight (1 by default, 0 where
-    masked or ignored). The fields add: patches, accumulation steps and ranks combine by `+` of each field.
+    masked or ignored). They add: patches, accumulation steps and ranks combine by `+`.
 
     Attributes:
         tp: sum w p g.
@@ -45,6 +45,13 @@ class RegionSums(NamedTuple):
     tp_sq: Tensor | None = None
     difference: Tensor | None = None
     counts: Tensor | None = None
+
+    def __add__(self, other: object) -> RegionSums:
+        """The sums over the voxels of both; what one of them lacks, the result lacks."""
+        if not isinstance(other, RegionSums):
+            return NotImplemented
+        pairs = zip(self, other, strict=True)
+        return RegionSums._make(None if a is None or b is None else a + b for a, b in pairs)
 
 
 # Row of each statistic in the stacked (STATISTICS, N, C) tensor that the operators pass around.
@@ -238,11 +245,10 @@ class ScoreHistogram(NamedTuple):
         """Counts of both, not the concatenation of two tuples; that the bins are the same is seen on the host.
 
         Raises:
-            TypeError: for anything but a histogram.
             ValueError: for another number of tasks, or other bins.
         """
         if not isinstance(other, ScoreHistogram):
-            raise TypeError(f"histogram: got {type(other).__name__} to add, allowed is a ScoreHistogram")
+            return NotImplemented
         if self.counts.shape != other.counts.shape:
             shapes = tuple(other.counts.shape), tuple(self.counts.shape)
             raise ValueError("histogram: got counts {} to add, allowed are {}: the same tasks and bins".format(*shapes))
@@ -351,10 +357,13 @@ class Backend(Protocol):
         that were not asked for or are not defined hold zero.
         """
 
-    def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+    def region_sums_backward(
+        self, operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+    ) -> Tensor:
         """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`.
 
-        It has BASIC rows, or HARD_TP with those of the soft statistics.
+        That of the sums has BASIC rows, or HARD_TP with those of the soft statistics. The gradient of another pass,
+        `into`, is added to in place, and returned.
         """
 
     def confusion_counts(self, operands: CountInput) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -73,7 +73,8 @@ def smoothing(argument: str, value: float) -> None:
 
 def missing_policy(missing: MissingPolicy) -> None:
     """Raises `ValueError` unless each policy is one that there is; how many tasks there are, the labels tell."""
-    uncertain_values(missing, 1 if isinstance(missing, str | Smooth) else len(missing))
+    is_one = isinstance(missing, str | Smooth) or not isinstance(missing, Sequence)
+    uncertain_values(missing, 1 if is_one else len(missing))
 
 
 def labels(argument: str, value: Tensor) -> None:
@@ -88,13 +89,57 @@ def class_weights(argument: str, value: ClassWeight, like: Tensor) -> Tensor | N
     """Weights as a float tensor (C,) on the device of `like` (N, C, ...), or None."""
     if value is None:
         return None
-    weights = torch.as_tensor(value, dtype=torch.float32, device=like.device)
     classes = like.shape[1]
+    if isinstance(value, int | float):
+        # Filled where it is used: a copy from the host would make a GPU wait.
+        return torch.full((classes,), float(value), dtype=torch.float32, device=like.device)
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(f"{argument}: requires a gradient, but none flows to weights; pass {argument}.detach()")
+        weights = value.to(like.device, torch.float32)
+    else:
+        weights = (_cached_weights if _is_real(like) else _weights)(tuple(value), like.device)
     if weights.ndim == 0:
         return weights.expand(classes)
     if weights.shape != (classes,):
         raise ValueError(f"{argument}: got shape {tuple(weights.shape)}, allowed is one weight or ({classes},)")
     return weights
+
+
+def _weights(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return _made_of_numbers(lambda: torch.tensor(values, dtype=torch.float32), device)
+
+
+def _made_of_numbers(make: Callable[[], Tensor], device: torch.device) -> Tensor:
+    # Validation often comes first, in inference mode, whose tensors no later training step may save.
+    with torch.inference_mode(False):
+        return make().to(device)
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether nothing looks on for which this tensor stands: what is made then must not outlive it."""
+    is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not is_looked_at and type(tensor) in (Tensor, torch.nn.Parameter)
+
+
+# One copy to a GPU for all calls of a training run, which do not wait for it.
+_cached_weights = functools.lru_cache(maxsize=64)(_weights)
+
+
+def weight_of_classes(argument: str, value: BinaryWeight) -> None:
+    """Raises `ValueError` unless weights are finite numbers from 0 on; those on a GPU are not looked at.
+
+    Raises:
+        TypeError: for something that is neither a number, nor a sequence or tensor of numbers.
+    """
+    try:
+        weights = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{argument}: got {value!r}, allowed are None, a number, or one number for each class"
+        ) from error
+    if weights.is_cpu and not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(f"{argument}: got {value!r}, allowed are finite numbers, 0 or more")
 
 
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -222,6 +267,10 @@ def region_input(
             "activation: got 'softmax' with one class, whose probability is always 1; "
             "use activation='sigmoid', or give the input a channel for the background"
         )
+    classes = input.shape[1]
+    if ignore_index is not None and 0 <= ignore_index < classes != 1 and target.ndim == input.ndim:
+        kept = target[:, ignore_index : ignore_index + 1] != 1
+        mask, ignore_index = kept if mask is None else mask * kept, None
     options = (activation or "none", ignore_index, None, label_smoothing, gamma)
     return _laid_out(input, target, mask, *options)
 
@@ -232,7 +281,7 @@ def binary_input(
     mask: Tensor | None,
     *,
     ignore_index: int | None = None,
-    missing: MissingPolicy | None = None,
+    missing: MissingPolicy = "ignore",
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
     pool_batch: bool = False,
@@ -246,29 +295,22 @@ def binary_input(
     target, mask = _checked(input, target, mask)
     non_negative("gamma", gamma)
     smoothing("label_smoothing", label_smoothing)
-    uncertain = None
-    if missing is not None:
-        if target.ndim != input.ndim:
-            raise ValueError(
-                f"missing: got {missing!r} with a label map of shape {tuple(target.shape)}; "
-                f"allowed is a target with a channel for each class, {tuple(input.shape)}"
-            )
-        policy = missing if isinstance(missing, str | Smooth) else tuple(missing)
-        # What stands for a tensor while a compiler, a fake mode or a transform looks on must not outlive it.
-        is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        is_real = not is_looked_at and type(input) in (Tensor, torch.nn.Parameter)
-        uncertain = (_cached_uncertain if is_real else _uncertain)(policy, input.shape[1], input.device)
+    if target.ndim != input.ndim:
+        raise ValueError(
+            f"missing: got {missing!r} with a label map of shape {tuple(target.shape)}; "
+            f"allowed is a target with a channel for each class, {tuple(input.shape)}"
+        )
+    # Hashable, for the cache.
+    policy = tuple(missing) if isinstance(missing, list) else missing
+    uncertain = (_cached_uncertain if _is_real(input) else _uncertain)(policy, input.shape[1], input.device)
     laid_out = RegionInput if pool_batch and input.ndim == 2 else _laid_out
     return laid_out(input, target, mask, "sigmoid", ignore_index, uncertain, label_smoothing, gamma)
 
 
 def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tensor:
-    # Validation often comes first, in inference mode, whose tensors no later training step may save.
-    with torch.inference_mode(False):
-        return uncertain_values(policy, tasks).to(device)
+    return _made_of_numbers(lambda: uncertain_values(policy, tasks), device)
 
 
-# One copy to a GPU for all calls of a training run, which do not wait for it.
 _cached_uncertain = functools.lru_cache(maxsize=64)(_uncertain)
 
 
@@ -309,9 +351,7 @@ def _readable_numbers(value: Threshold) -> Sequence[object]:
     """The numbers of a threshold that can be looked at without a device synchronisation, or a compiler's guard."""
     if not isinstance(value, Tensor):
         return value if isinstance(value, Sequence) else (value,)
-    is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    is_real = type(value) in (Tensor, torch.nn.Parameter) and value.device.type == "cpu" and not is_looked_at
-    numbers: list[object] = value.flatten().tolist() if is_real else []
+    numbers: list[object] = value.flatten().tolist() if value.is_cpu and _is_real(value) else []
     return numbers
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def multitask_loss(
         >>> xrv.multitask_loss(torch.zeros(2, 2), targets)
         tensor(0.6931)
     """
-    task_weight = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+    task_weight = weights.tolist() if isinstance(weights, np.ndarray) else weights
     return multitask_bce_loss(
         outputs, targets, task_weight=task_weight, normalize="task", reduction="sum", backend=backend
     )
