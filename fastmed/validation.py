@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,10 +52,15 @@ def whole(argument: str, value: object) -> None:
         raise TypeError(f"{argument}: got {value!r}, allowed is a whole number")
 
 
-def finite(argument: str, value: object) -> None:
+def is_number(value: object) -> bool:
+    """Whether the value is a real number of Python's, NumPy's or a compiler's."""
+    return isinstance(value, float | int | np.number | torch.SymFloat | torch.SymInt)
+
+
+def finite(argument: str, value: Any) -> None:
     """Raises `ValueError` unless the value is a finite number."""
     # Compilers trace comparisons of numbers, and no math.isfinite.
-    if not isinstance(value, float | int | np.number | torch.SymFloat) or not -math.inf < value < math.inf:
+    if not is_number(value) or not -math.inf < value < math.inf:
         raise ValueError(f"{argument}: got {value!r}, allowed is a finite number")
 
 

@@ -43,6 +43,7 @@ def _sensitivity(pooled: torch.Tensor) -> torch.Tensor:
         (lambda: rank_statistics(SCORES, FOUND, mask=[[1]]), "mask: got list, allowed is a tensor"),
         (lambda: score_histogram(SCORES, FOUND, 10.0), "bins: got 10.0, allowed is a whole number"),
         (lambda: score_histogram(SCORES, FOUND, limits=3), "limits: got 3, allowed are two numbers"),
+        (lambda: score_histogram(SCORES, FOUND, limits=("a", 1)), r"limits: got \('a', 1\), allowed are two numbers"),
         (lambda: metrics.AUROC(2, limits=3), "limits: got 3, allowed are two numbers"),
         (lambda: metrics.AUROC(2.0), "num_tasks: got 2.0, allowed is a whole number"),
         (lambda: metrics.ConfusionMatrix(3.0), "num_classes: got 3.0, allowed is a whole number"),

@@ -27,10 +27,8 @@ _MAX_CELLS = 1 << 28
 
 def _limits(limits: tuple[float, float] | None, spacing: str, bins: int) -> tuple[float, float]:
     given = _DEFAULT_LIMITS[spacing] if limits is None else limits
-    if not isinstance(given, Sequence) or len(given) != 2:
+    if not isinstance(given, Sequence) or len(given) != 2 or not all(map(validation.is_number, given)):
         raise ValueError(f"limits: got {given!r}, allowed are two numbers, the lower one first")
-    for limit in given:
-        validation.finite("limits", limit)
     low, high = map(float, given)
     furthest = 1e30 if spacing == "uniform" else _MAX_LOGIT
     if not -furthest <= low < high <= furthest:
