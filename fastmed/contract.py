@@ -241,6 +241,25 @@ class ScoreHistogram(NamedTuple):
     nan: Tensor
     edges: Tensor
 
+    def __add__(self, other: object) -> ScoreHistogram:
+        """Counts of both, not the concatenation of two tuples; that the bins are the same is seen on the host.
+
+        Raises:
+            ValueError: for another number of tasks, or other bins.
+        """
+        if not isinstance(other, ScoreHistogram):
+            return NotImplemented
+        if self.counts.shape != other.counts.shape:
+            shapes = tuple(other.counts.shape), tuple(self.counts.shape)
+            raise ValueError("histogram: got counts {} to add, allowed are {}: the same tasks and bins".format(*shapes))
+        if not torch.compiler.is_compiling() and not torch.equal(self.edges, other.edges):
+            bins = [
+                f"{len(each.edges) - 1} bins from {each.edges[0]:g} to {each.edges[-1]:g}" for each in (other, self)
+            ]
+            raise ValueError("histogram: got {} to add, allowed are the same bins, {}".format(*bins))
+        counts, below, above, nan = (mine + theirs for mine, theirs in zip(self[:-1], other[:-1], strict=True))
+        return ScoreHistogram(counts, below, above, nan, self.edges)
+
 
 class RankStatistics(NamedTuple):
     """What the ranks of all scores say of T binary tasks, each field of shape (T,). They do not add.

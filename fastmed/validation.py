@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,30 @@ def choice(argument: str, value: object, allowed: Sequence[object]) -> None:
     """Raises `ValueError` unless the value is one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{argument}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")
+
+
+def tensor(argument: str, value: object) -> None:
+    """Raises `TypeError` for anything but a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{argument}: got {type(value).__name__}, allowed is a tensor")
+
+
+def whole(argument: str, value: object) -> None:
+    """Raises `TypeError` for anything but a whole number."""
+    if not isinstance(value, int | np.integer | torch.SymInt):
+        raise TypeError(f"{argument}: got {value!r}, allowed is a whole number")
+
+
+def is_number(value: object) -> bool:
+    """Whether the value is a real number of Python's, NumPy's or a compiler's."""
+    return isinstance(value, float | int | np.number | torch.SymFloat | torch.SymInt)
+
+
+def finite(argument: str, value: Any) -> None:
+    """Raises `ValueError` unless the value is a finite number."""
+    # Compilers trace comparisons of numbers, and no math.isfinite.
+    if not is_number(value) or not -math.inf < value < math.inf:
+        raise ValueError(f"{argument}: got {value!r}, allowed is a finite number")
 
 
 def non_negative(argument: str, value: float) -> None:
@@ -301,6 +326,9 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
         TypeError: for a dtype that has no meaning here.
         ValueError: for shapes or devices that do not belong together.
     """
+    for name, operand in (("scores", scores), ("target", target), ("mask", mask)):
+        if operand is not None:
+            tensor(name, operand)
     if scores.dtype not in _FLOAT_DTYPES:
         raise TypeError(f"scores: got {scores.dtype}, allowed are float16, bfloat16, float32 and float64")
     if target.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
@@ -311,9 +339,9 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
         raise ValueError(
             f"target: got shape {tuple(target.shape)}, allowed is that of the scores, {tuple(scores.shape)}"
         )
-    for name, tensor in (("target", target), ("mask", mask)):
-        if tensor is not None and tensor.device != scores.device:
-            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the scores, {scores.device}")
+    for name, operand in (("target", target), ("mask", mask)):
+        if operand is not None and operand.device != scores.device:
+            raise ValueError(f"{name}: got device {operand.device}, allowed is that of the scores, {scores.device}")
     if mask is not None:
         if mask.dtype not in _LABEL_DTYPES:
             raise TypeError(f"mask: got {mask.dtype}, allowed are bool and integer dtypes: a label counts or does not")
@@ -324,13 +352,19 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
     return Scored(voxels(scores, 2), voxels(target, 2), None if mask is None else voxels(mask, 2))
 
 
+def _readable_numbers(value: Threshold) -> Sequence[object]:
+    """The numbers of a threshold that can be looked at without a device synchronisation, or a compiler's guard."""
+    if not isinstance(value, Tensor):
+        return value if isinstance(value, Sequence) else (value,)
+    numbers: list[object] = value.flatten().tolist() if value.is_cpu and _is_real(value) else []
+    return numbers
+
+
 def _threshold(value: Threshold, input: Tensor) -> Tensor:
     """Thresholds (C,) in float64, to compare with the input as it is."""
     classes = input.shape[1]
-    if not isinstance(value, Tensor):
-        for number in value if isinstance(value, Sequence) else (value,):
-            if not math.isfinite(number):
-                raise ValueError(f"threshold: got {number!r}, allowed is a finite number")
+    for number in _readable_numbers(value):
+        finite("threshold", number)
     threshold = torch.as_tensor(value, dtype=torch.float64, device=input.device).detach()
     if threshold.ndim and threshold.shape != (classes,):
         raise ValueError(f"threshold: got shape {tuple(threshold.shape)}, allowed is one number or {(classes,)}")
@@ -373,16 +407,20 @@ def count_input(
         ValueError: for shapes or devices that do not belong together, or an option out of its range.
     """
     choice("pool", pool, POOLS)
+    whole("num_classes", num_classes)
+    if ignore_index is not None:
+        whole("ignore_index", ignore_index)
     fewest = 2 if threshold is None else 1
     if num_classes < fewest:
         raise ValueError(f"num_classes: got {num_classes}, allowed is {fewest} or more")
-    for name, tensor in (("input", input), ("target", target), ("mask", mask)):
-        if tensor is None:
+    for name, operand in (("input", input), ("target", target), ("mask", mask)):
+        if operand is None:
             continue
-        if tensor.device != input.device:
-            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}")
-        if tensor.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
-            raise TypeError(f"{name}: got {tensor.dtype}, allowed are bool, integer and floating dtypes")
+        tensor(name, operand)
+        if operand.device != input.device:
+            raise ValueError(f"{name}: got device {operand.device}, allowed is that of the input, {input.device}")
+        if operand.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+            raise TypeError(f"{name}: got {operand.dtype}, allowed are bool, integer and floating dtypes")
     are_scores = threshold is not None or input.is_floating_point()
     if are_scores:
         samples, spatial = _scores_shape(input, num_classes)
