@@ -624,10 +624,8 @@ def test_nothing_but_the_operands_is_kept_for_backward(case: Case) -> None:
     operands = {each.untyped_storage().data_ptr() for each in (input, *rest)}
     assert {input.data_ptr(), rest[0].data_ptr()} <= kept.keys()
     samples, classes = case.shape[:2]
-    of_a_statistic = 4 * samples * classes
-    assert [
-        size for pointer, size in kept.items() if pointer not in operands and size > STATISTICS * of_a_statistic
-    ] == []
+    of_two_passes = 2 * STATISTICS * 4 * samples * classes
+    assert [size for pointer, size in kept.items() if pointer not in operands and size > of_two_passes] == []
 
 
 @pytest.mark.usefixtures("no_batch_is_small")
