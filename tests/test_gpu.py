@@ -48,6 +48,46 @@ def test_no_synchronisation() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def table(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    target = torch.randint(2, shape, device="cuda").float()
+    return torch.randn(shape, device="cuda", requires_grad=True), target.masked_fill(target.roll(1, 0) > 0, torch.nan)
+
+
+def test_a_small_table_is_one_launch_each_way() -> None:
+    logits, target = table((64, 18))
+    loss = fastmed.MultiTaskBCELoss("balanced", "balanced").cuda()
+    value = loss(logits, target)
+    value.backward(retain_graph=True)
+    assert len(kernels(lambda: loss(logits, target))) == 1
+    gradient = torch.ones((), device="cuda")
+    assert len(kernels(lambda: torch.autograd.grad(value, logits, gradient))) == 1
+
+
+@pytest.mark.parametrize("pos_weight", [[2.0] * 18, 3.0, "balanced", torch.full((18,), 2.0)], ids=repr)
+def test_weights_of_tasks_do_not_wait_for_the_device(pos_weight: object) -> None:
+    logits, target = table((300, 18))
+    weight = pos_weight.cuda() if isinstance(pos_weight, Tensor) else pos_weight
+    options = {"pos_weight": weight, "neg_weight": 1.0, "missing": "ignore"}
+    fastmed.functional.multitask_bce_loss(logits, target, **options).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fastmed.functional.multitask_bce_loss(logits, target, **options).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_peak_memory_of_two_passes_is_one_gradient() -> None:
+    input, labels = batch((2, 4, 96, 96, 96), torch.float32)
+    loss = fastmed.UnifiedFocalLoss()
+    loss(input, labels).backward()
+    input.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss(input, labels).backward()
+    assert torch.cuda.max_memory_allocated() - before <= input.nbytes + (1 << 20)
+
+
 def test_peak_memory_is_the_gradient() -> None:
     input, labels = batch((2, 4, 96, 96, 96), torch.float32)
     fastmed.DiceCELoss()(input, labels).backward()
