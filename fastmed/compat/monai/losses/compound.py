@@ -6,7 +6,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from .... import formulas
-from ....contract import LossWeights
+from ....contract import LossWeights, changed
 from ....functional.region import region_loss
 from . import focal, overlap
 from .base import Fused, check_volume, is_label_map, read, warn_of_single_channel
@@ -63,8 +63,11 @@ class DiceCELoss(Fused, peer.DiceCELoss):
         smoothing = self.cross_entropy.label_smoothing if classes > 1 else 0.0
         operands = read(input, target, activation, dice.to_onehot_y, label_smoothing=smoothing)
         of_labels = "target" if is_label_map(input, dice.to_onehot_y) else "voxels"
-        loss = overlap.dice_ratio(dice, input)._replace(
-            lambda_ratio=lambda_dice, lambda_nll=lambda_ce, nll_mean=of_labels if classes > 1 else "elements"
+        loss = changed(
+            overlap.dice_ratio(dice, input),
+            lambda_ratio=lambda_dice,
+            lambda_nll=lambda_ce,
+            nll_mean=of_labels if classes > 1 else "elements",
         )
         weights = LossWeights(overlap.dice_weight(dice, input), _entropy_weight(self, classes))
         return region_loss(operands, loss, weights, reduction=dice.reduction, backend=self.backend)

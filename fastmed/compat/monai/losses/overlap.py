@@ -11,7 +11,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from .... import formulas, ops
-from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
+from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted, changed
 from ....functional.region import region_loss
 from .base import (
     Fused,
@@ -84,7 +84,7 @@ def _sums(operands: RegionInput, soft_label: bool, backend: str) -> RegionSums:
     if operands.activation == "none" and operands.input.detach().amin() < 0:
         raise ValueError("soft_label: takes the norms of predictions, of which some are negative")
     sums = ops.region_sums(operands, Wanted(nll=False, soft=True), None, backend)
-    return sums._replace(tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
+    return changed(sums, tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
 
 
 def _is_soft(loss: Any, ratio: RatioLinear) -> bool:
@@ -196,7 +196,7 @@ def _with_background(sums: RegionSums, voxels: int) -> RegionSums:
     """The sums where MONAI makes label 0, and then a target of the background, of labels outside the mask."""
     outside = torch.zeros_like(sums.target)
     outside[:, 0] = voxels - sums.weight[:, 0]
-    return sums._replace(target=sums.target + outside, target_sq=sums.target_sq + outside)
+    return changed(sums, target=sums.target + outside, target_sq=sums.target_sq + outside)
 
 
 class TverskyLoss(Fused, peer.TverskyLoss):

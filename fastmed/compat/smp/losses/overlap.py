@@ -8,7 +8,7 @@ from segmentation_models_pytorch import losses as peer
 from torch import Tensor
 
 from .... import formulas, ops, validation
-from ....contract import RegionInput, RegionSums, Wanted
+from ....contract import RegionInput, RegionSums, Wanted, changed
 from ...attempt import attempt
 
 __all__ = ["DiceLoss", "JaccardLoss", "TverskyLoss"]
@@ -36,7 +36,7 @@ def _sums(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionSums:
     sums = formulas.pool_batch(ops.region_sums(operands, Wanted(nll=False, soft=soft), None, loss.backend))
     if not soft:
         return sums
-    return sums._replace(tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
+    return changed(sums, tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
 
 
 def _overlap(loss: Any, y_pred: Tensor, y_true: Tensor, alpha: float, beta: float) -> Tensor:
