@@ -69,14 +69,8 @@ class Environment:
         self._python = str(folder / "venv" / "bin" / "python")
         # The compiler is one that is not found: there is nothing else on the path.
         path = str(folder / "venv" / "bin") if "compiler" in row.without else os.environ["PATH"]
-        required = ",".join(row.backends)
-        self._variables = {
-            **os.environ,
-            "PATH": path,
-            "FASTMED_CUDA": "0",
-            "FASTMED_REQUIRED_BACKENDS": required,
-        }
-        self._variables.pop("PYTHONPATH", None)
+        of_row = {"PATH": path, "PYTHONPATH": "", "FASTMED_REQUIRED_BACKENDS": ",".join(row.backends)}
+        self._variables = {**os.environ, "FASTMED_CUDA": "0", **of_row}
 
     def install(self) -> None:
         """Installs what the row asks for, then the project."""
@@ -118,7 +112,10 @@ class Environment:
             raise BrokenError((lines or [f"exit code {done.returncode}"])[-1].removeprefix("!!!!").strip(" !"))
         if done.returncode:
             print(done.stdout, file=sys.stderr)
-        return json.loads(record.read_text())  # type: ignore[no-any-return]
+        found: dict[str, Any] = json.loads(record.read_text())
+        if set(found["backends"]) != set(self._row.backends):
+            raise BrokenError(f"tests passed on {sorted(found['backends'])}, meant are {sorted(self._row.backends)}")
+        return found
 
 
 def try_row(row: Row) -> dict[str, Any]:
