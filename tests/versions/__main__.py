@@ -101,7 +101,7 @@ class Environment:
         """What ran, as the plugin recorded it."""
         record = self._folder / "record.json"
         plugin = ["-p", "tests.versions.record", "--record", str(record)]
-        pytest = [self._python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "-k", CHOSEN, *TESTS]
+        pytest = [self._python, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", *plugin, "-k", CHOSEN, *TESTS]
         options = {"cwd": self._folder / "run", "env": self._variables}
         try:
             done = subprocess.run(pytest, capture_output=True, text=True, timeout=LONGEST_RUN, **options)  # type: ignore[call-overload]
