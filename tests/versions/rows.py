@@ -64,6 +64,7 @@ TESTS = tuple(
         "finaliser",
         "region_sums",
         "losses",
+        "numba",
         "confusion_counts",
         "score_histogram",
         "metrics_functional",
