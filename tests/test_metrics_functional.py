@@ -271,6 +271,8 @@ def test_the_policies_that_make_torchmetrics(figure, name):
     """0 where undefined, and means over the classes that occur in target or prediction."""
     import torchmetrics.functional.classification as peer
 
+    if not hasattr(peer, f"multiclass_{name}"):
+        pytest.skip("newer than this torchmetrics")
     target, prediction = torch.randint(3, (2, 50)) + torch.tensor([[0], [1]])
     table = metrics.one_versus_rest(confusion_counts(prediction[None], target[None], 6)[0])
     theirs = getattr(peer, f"multiclass_{name}")
