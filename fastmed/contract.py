@@ -124,7 +124,10 @@ class RatioLinear(NamedTuple):
 
     def numbers(self) -> tuple[float, ...]:
         """The fields as numbers, which operators take as one list: each argument more costs each call."""
-        return tuple(NLL_MEANS.index(field) if isinstance(field, str) else field for field in self)
+        # The compiler of torch 2.6 takes slices of a tuple, and not of a named one.
+        fields: tuple[Any, ...] = tuple(self)
+        at = RatioLinear._fields.index("nll_mean")
+        return (*fields[:at], NLL_MEANS.index(self.nll_mean), *fields[at + 1 :])
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)

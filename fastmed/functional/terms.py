@@ -80,7 +80,7 @@ def ratio_linear_term(reads: Pass, loss: RatioLinear, weights: LossWeights, opti
     def formula(sums: RegionSums) -> Tensor:
         return formulas.ratio_linear_reduced(sums, loss, weights, options.reduction)
 
-    reads = changed(reads, wanted=changed(reads.wanted, nll=loss.lambda_nll != 0))
+    reads = changed(reads, wanted=Wanted(nll=loss.lambda_nll != 0))
     return Term(reads, formula, (loss, weights))
 
 
