@@ -12,7 +12,7 @@ SITK    := $(VENV)/.sitk
 HIPPO   := $(VENV)/.hippo
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement example-lightning example-monai example-nnunet example-approach example-register example-sequences example-fine-tune example-ddp test test-record test-mutation fuzz lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-monai example-nnunet example-approach example-register example-sequences example-fine-tune example-ddp test test-record test-mutation test-matrix fuzz lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ test-record: $(READY)  ## generated and fuzzed calls, and what was tried as JSON
 
 test-mutation: $(SMP) $(NNUNET)  ## plant faults one at a time: the tests have to find each of them
 	$(BIN)/python -m tests.mutation --output $(RESULTS)/mutation.json
+
+test-matrix: $(READY)  ## the tests on old and new versions, and without Numba, Triton or a compiler; some 20 GB to download
+	$(BIN)/python -m tests.versions --output $(RESULTS)/test-matrix.json
 
 fuzz: $(READY)  ## random calls of the C++ extension under sanitizers, for ten minutes: FUZZ='--seconds 3600'
 	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)

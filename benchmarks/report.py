@@ -104,7 +104,7 @@ _GENERATED = {
     **{name: partial(_example, "chest", make) for name, make in report_chest.TABLES.items()},
     **{name: partial(_example, "agreement", make) for name, make in report_agreement.TABLES.items()},
     **{name: partial(_example, file, make) for name, (file, make) in report_training.TABLES.items()},
-    **{name: partial(_example, "generated-cases", make) for name, make in report_robustness.TABLES.items()},
+    **{name: partial(_example, file, make) for name, (file, make) in report_robustness.TABLES.items()},
     "gpu-static": static_table,
     "cpu-static": partial(_example, "cpu-static", report_benchmarks.instructions),
 }

@@ -43,4 +43,36 @@ def skipped(content: dict[str, Any]) -> str:
     return table(["reason", "tests"], [[reason, str(number)] for reason, number in content["skipped"].items()])
 
 
-TABLES = {"robustness-cases": cases, "robustness-properties": properties, "robustness-skipped": skipped}
+_PACKAGES = ("python", "torch", "numpy", "numba", "triton")
+_OUTCOMES = ("passed", "failed", "skipped")
+
+
+def versions(content: dict[str, Any]) -> str:
+    """The environments in which the tests ran, and what came of it; then those in which they did not, and why."""
+    rows, missing = [], []
+    for row in content["rows"]:
+        if "versions" not in row:
+            missing.append(f"{row['name']}: {row['outcome']}: {row['reason']}")
+            continue
+        cells = [row["name"], *(row["versions"].get(name, "-") for name in _PACKAGES), ", ".join(row["backends"])]
+        rows.append([*cells, *(str(row["outcomes"][name]) for name in _OUTCOMES), str(row["seconds"])])
+    header = ["environment", "Python", "torch", "NumPy", "Numba", "Triton", "backends", *_OUTCOMES, "s"]
+    return "\n".join([table(header, rows), *(f"- {line}\n" for line in missing)])
+
+
+def versions_skipped(content: dict[str, Any]) -> str:
+    """Why tests were skipped in these environments, and how many."""
+    ran = [row for row in content["rows"] if "versions" in row]
+    reasons = sorted({reason for row in ran for reason in row["skipped"]})
+    rows = [[reason, *(str(row["skipped"].get(reason, "-")) for row in ran)] for reason in reasons]
+    return table(["reason", *(row["name"] for row in ran)], rows)
+
+
+# Each part by its name: the file of results, and what makes the table of it.
+TABLES = {
+    "robustness-cases": ("generated-cases", cases),
+    "robustness-properties": ("generated-cases", properties),
+    "robustness-skipped": ("generated-cases", skipped),
+    "robustness-versions": ("test-matrix", versions),
+    "robustness-versions-skipped": ("test-matrix", versions_skipped),
+}

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_Fields = TypeVar("_Fields", bound=tuple[Any, ...])
+
+
+def changed(fields: _Fields, **values: object) -> _Fields:
+    """`fields._replace(**values)` of a named tuple, in a form that the compiler of torch 2.6 can follow."""
+    kind = type(fields)
+    held = dict(zip(kind._fields, fields, strict=True))  # type: ignore[attr-defined]
+    return kind(**{**held, **values})
 
 
 class RegionSums(NamedTuple):
@@ -122,9 +131,10 @@ class RatioLinear(NamedTuple):
 
     def numbers(self) -> tuple[float, ...]:
         """The fields as numbers, which operators take as one list: each argument more costs each call."""
+        # The compiler of torch 2.6 takes slices of a tuple, and not of a named one.
+        fields: tuple[Any, ...] = tuple(self)
         at = RatioLinear._fields.index("nll_mean")
-        # To mypy every slice still holds the one field that is text.
-        return (*self[:at], NLL_MEANS.index(self.nll_mean), *self[at + 1 :])  # type: ignore[arg-type]
+        return (*fields[:at], NLL_MEANS.index(self.nll_mean), *fields[at + 1 :])
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)

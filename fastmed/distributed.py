@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from .contract import RegionSums
+from .contract import RegionSums, changed
 
 
 def _add_over_ranks(tensor: Tensor, group: Any) -> None:
@@ -40,15 +40,16 @@ class _AllReduce(torch.autograd.Function):
 
 def all_reduce_sums(sums: RegionSums, group: object) -> RegionSums:
     """The sums of all ranks together, by one all-reduce of a few hundred bytes."""
-    fields = sums._replace(counts=None)
+    fields = changed(sums, counts=None)
     present = [field for field in fields if field is not None]
     total = iter(_AllReduce.apply(torch.stack(present), group).unbind(0))
-    of_all = RegionSums._make(None if field is None else next(total) for field in fields)
+    added: list[Any] = [None if field is None else next(total) for field in fields]
+    of_all = RegionSums(*added)
     if sums.counts is None:
         return of_all
     counts = sums.counts.clone()
     _add_over_ranks(counts, group)
-    return of_all._replace(counts=counts)
+    return changed(of_all, counts=counts)
 
 
 def all_reduce_count(count: int, group: object, like: Tensor) -> Tensor:

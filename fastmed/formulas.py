@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ def mean(values: Tensor) -> Tensor:
 
 def _each(sums: RegionSums, change: Callable[[Tensor], Tensor]) -> RegionSums:
     """The sums with every field changed in the same way."""
-    return RegionSums._make(None if field is None else change(field) for field in sums)
+    fields: list[Any] = [None if field is None else change(field) for field in sums]
+    return RegionSums(*fields)
 
 
 def pool_batch(sums: RegionSums) -> RegionSums:

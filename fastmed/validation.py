@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .contract import CountInput, RegionInput, Scored
+from .contract import CountInput, RegionInput, Scored, changed
 from .labels import MissingPolicy, Smooth, uncertain_values
 
 ClassWeight = Tensor | Sequence[float] | float | None
@@ -459,4 +459,4 @@ def count_input(
 def _samples_as_voxels(operands: CountInput) -> CountInput:
     """A table (N, C) to be pooled: its rows are the voxels of one sample."""
     mask = None if operands.mask is None else operands.mask.transpose(0, -1)
-    return operands._replace(input=operands.input.transpose(0, -1), target=operands.target.transpose(0, -1), mask=mask)
+    return changed(operands, input=operands.input.transpose(0, -1), target=operands.target.transpose(0, -1), mask=mask)

@@ -19,12 +19,14 @@ def test_each_backend_appears_once() -> None:
 
 
 def test_auto_takes_the_first_that_can() -> None:
+    pytest.importorskip("numba")
     assert dispatch.select(request()).__name__.endswith("cpu_numba")
     assert dispatch.select(request(dtype=torch.float64)).__name__.endswith("reference")
     assert dispatch.select(request(device="mps")).__name__.endswith("reference")
 
 
 def test_a_named_backend_is_never_replaced() -> None:
+    pytest.importorskip("numba")
     with pytest.raises(BackendError, match="numba: takes logits in float32") as refusal:
         dispatch.select(request(dtype=torch.float64), "numba")
     assert "reference" not in str(refusal.value)

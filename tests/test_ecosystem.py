@@ -25,7 +25,7 @@ from fastmed.functional import confusion_counts, rank_statistics, region_sums, s
 pytestmark = [
     # A batching rule would run the samples one after another too; and torch's own forward mode scripts functions.
     pytest.mark.filterwarnings("ignore:There is a performance drop"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit"),
 ]
 
 CLASSES = 3

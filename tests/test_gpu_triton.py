@@ -35,6 +35,12 @@ pytestmark = pytest.mark.skipif(
     gpu_triton.unavailable_reason() is not None, reason="needs a GPU, or TRITON_INTERPRET=1 before the import"
 )
 
+
+def test_an_old_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triton.__version__", "3.2.0")
+    assert (gpu_triton.unavailable_reason() or "").startswith("needs Triton 3.3 or newer, not 3.2.0")
+
+
 DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 # Not a multiple of a tile (128 voxels in the interpreter), and more than one tile for some program.
 VOXELS = 301

@@ -84,7 +84,7 @@ def test_a_small_table_is_differentiable_once(region_backend: str) -> None:
         gradient.sum().backward()
 
 
-@pytest.mark.filterwarnings("ignore:Converting a tensor", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Converting a tensor", "ignore:.*torch.jit")
 def test_a_traced_table_is_no_constant() -> None:
     """Tracing by example must see the operator, and not the numbers of the example."""
     logits, target = table(6, 4)

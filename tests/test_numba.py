@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 pytest.importorskip("numba")
 
+from fastmed.backends import cpu_numba
 from fastmed.backends.cpu_numba import (
     channels_last,
     conversion,
@@ -214,3 +216,9 @@ def test_scratch_is_written_before_it_is_read() -> None:
     environment = {**os.environ, "MALLOC_PERTURB_": "128", "PYTHONPATH": os.path.dirname(__file__)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert done.stdout == compute().numpy().tobytes()
+
+
+def test_an_old_numba_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.version_info", SimpleNamespace(short=(0, 60)))
+    monkeypatch.setattr("numba.__version__", "0.60.0")
+    assert (cpu_numba.unavailable_reason() or "").startswith("needs Numba 0.61 or newer, not 0.60.0")

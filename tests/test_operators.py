@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -49,6 +50,7 @@ def test_compile_without_a_graph_break(loss: torch.nn.Module) -> None:
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=0)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_inductor_compiles_forward_and_backward() -> None:
     input = torch.randn(1, 2, 6, 5, requires_grad=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..contract import RegionInput, RegionSums, Wanted
+from ..contract import RegionInput, RegionSums, Wanted, changed
 
 __all__ = ["soft_label_sums"]
 
@@ -34,4 +34,4 @@ def soft_label_sums(operands: RegionInput, backend: str) -> RegionSums:
         # are lost either.
         is_hard = (sums.target == sums.target_sq) & (sums.target < sums.pred)
         tp = torch.where(is_hard, sums.tp, tp)
-    return sums._replace(tp=tp)
+    return changed(sums, tp=tp)

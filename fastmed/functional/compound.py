@@ -7,13 +7,13 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .. import formulas, validation
-from ..contract import LossWeights, RatioLinear, RegionSums, Wanted
+from ..contract import LossWeights, RatioLinear, RegionSums, Wanted, changed
 from ..labels import MissingPolicy
 from ..validation import BinaryWeight, ClassWeight
 from .entropy import binary_focal_terms, cross_entropy_terms, is_dense
 from .options import Options, RegionOptions
 from .overlap import dice_ratio, tversky_ratio
-from .terms import Pass, Term, evaluate, ratio_linear_term
+from .terms import OVERLAP, Pass, Term, evaluate, ratio_linear_term
 
 
 def _check(options: Options, lambdas: dict[str, float]) -> None:
@@ -25,8 +25,11 @@ def _check(options: Options, lambdas: dict[str, float]) -> None:
 
 
 def _dice(input: Tensor, options: Options, squared: bool, smooth: float) -> RatioLinear:
-    return dice_ratio(squared, smooth)._replace(
-        first_class=options.first_class(input), pool_batch=options.pool == "batch", mean=options.reduction != "sum"
+    return changed(
+        dice_ratio(squared, smooth),
+        first_class=options.first_class(input),
+        pool_batch=options.pool == "batch",
+        mean=options.reduction != "sum",
     )
 
 
@@ -46,7 +49,8 @@ def dice_bce_terms(
     """The terms of `dice_bce_loss`."""
     _check(options, {"lambda_dice": lambda_dice, "lambda_bce": lambda_bce})
     balance_pos, balance_neg, pos, neg = validation.binary_weights(pos_weight, neg_weight, task_weight, input)
-    loss = _dice(input, options, squared, smooth)._replace(
+    loss = changed(
+        _dice(input, options, squared, smooth),
         lambda_ratio=lambda_dice,
         lambda_nll=lambda_bce,
         nll_mean="elements",
@@ -54,7 +58,7 @@ def dice_bce_terms(
         balance_neg=balance_neg,
     )
     weights = LossWeights(options.weights(input), pos, neg)
-    return [ratio_linear_term(Pass("sigmoid", missing=missing), loss, weights, options)]
+    return [ratio_linear_term(Pass("sigmoid", OVERLAP, missing=missing), loss, weights, options)]
 
 
 def dice_ce_terms(
@@ -70,11 +74,14 @@ def dice_ce_terms(
 ) -> list[Term]:
     """The terms of `dice_ce_loss`."""
     _check(options, {"lambda_dice": lambda_dice, "lambda_ce": lambda_ce})
-    loss = _dice(input, options, squared, smooth)._replace(
-        lambda_ratio=lambda_dice, lambda_nll=lambda_ce, nll_mean="voxels" if is_dense(input, target) else "target"
+    loss = changed(
+        _dice(input, options, squared, smooth),
+        lambda_ratio=lambda_dice,
+        lambda_nll=lambda_ce,
+        nll_mean="voxels" if is_dense(input, target) else "target",
     )
     weights = options.weights(input)
-    reads = Pass("softmax", label_smoothing=label_smoothing)
+    reads = Pass("softmax", OVERLAP, label_smoothing=label_smoothing)
     return [ratio_linear_term(reads, loss, LossWeights(region=weights, nll_pos=weights), options)]
 
 
@@ -94,7 +101,7 @@ def dice_focal_terms(
     """The terms of `dice_focal_loss`."""
     validation.choice("activation", activation, ("softmax", "sigmoid"))
     _check(options, {"lambda_dice": lambda_dice, "lambda_focal": lambda_focal})
-    of_all = options._replace(include_background=True)
+    of_all = changed(options, include_background=True)
     if activation == "sigmoid":
         (focal,) = binary_focal_terms(input, of_all, gamma=gamma, alpha=alpha)
     elif alpha is None:
@@ -103,10 +110,13 @@ def dice_focal_terms(
         raise ValueError(f"alpha: got {alpha!r} with activation='softmax', which has class_weight; allowed is None")
     assert focal.fused is not None
     of_focal, weights = focal.fused
-    loss = _dice(input, options, squared, smooth)._replace(
-        lambda_ratio=lambda_dice, lambda_nll=lambda_focal, nll_mean=of_focal.nll_mean
+    loss = changed(
+        _dice(input, options, squared, smooth),
+        lambda_ratio=lambda_dice,
+        lambda_nll=lambda_focal,
+        nll_mean=of_focal.nll_mean,
     )
-    weights = weights._replace(region=options.weights(input))
+    weights = changed(weights, region=options.weights(input))
     return [ratio_linear_term(focal.reads, loss, weights, options)]
 
 
@@ -152,11 +162,11 @@ def unified_focal_terms(
             torch.cat([weighted(loss[:, :1]), enhanced], 1) if options.include_background else enhanced
         )
 
-    plain, nll = Pass("softmax"), Wanted(nll=True)
+    plain, nll = Pass("softmax", OVERLAP), Wanted(nll=True)
     return [
-        Term(plain._replace(wanted=nll), foreground, factor=weight),
+        Term(changed(plain, wanted=nll), foreground, factor=weight),
         Term(plain, overlap, factor=1.0 - weight),
-        Term(plain._replace(wanted=nll, gamma=gamma), background, factor=weight),
+        Term(changed(plain, wanted=nll, gamma=gamma), background, factor=weight),
     ]
 
 

@@ -9,7 +9,7 @@ from .. import validation
 from ..contract import LossWeights, RatioLinear
 from ..validation import ClassWeight, class_weights
 from .options import Options, RegionOptions
-from .terms import Pass, Term, evaluate, ratio_linear_term
+from .terms import OVERLAP, Pass, Term, evaluate, ratio_linear_term
 
 
 def is_dense(input: Tensor, target: Tensor) -> bool:
@@ -39,7 +39,7 @@ def cross_entropy_terms(
         nll_mean="voxels" if is_dense(input, target) or gamma else "target",
         mean=options.reduction != "sum",
     )
-    reads = Pass("softmax", label_smoothing=label_smoothing, gamma=gamma)
+    reads = Pass("softmax", OVERLAP, label_smoothing=label_smoothing, gamma=gamma)
     return [ratio_linear_term(reads, loss, LossWeights(nll_pos=options.weights(input)), options)]
 
 
@@ -56,7 +56,7 @@ def binary_focal_terms(
         negatives = 1.0 - positives
         pos = positives if weights is None else weights * positives
         neg = negatives if weights is None else weights * negatives
-    reads = Pass("sigmoid", label_smoothing=label_smoothing, gamma=gamma)
+    reads = Pass("sigmoid", OVERLAP, label_smoothing=label_smoothing, gamma=gamma)
     return [ratio_linear_term(reads, loss, LossWeights(None, pos, neg), options)]
 
 

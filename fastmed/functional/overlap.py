@@ -6,9 +6,9 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .. import formulas, validation
-from ..contract import LossWeights, RatioLinear, RegionSums, Wanted
+from ..contract import LossWeights, RatioLinear, RegionSums, Wanted, changed
 from .options import Options, RegionOptions
-from .terms import Pass, Term, evaluate, ratio_linear_term, region_term
+from .terms import OVERLAP, Pass, Term, evaluate, ratio_linear_term, region_term
 
 WEIGHTINGS = ("square", "simple", "uniform")
 
@@ -21,25 +21,32 @@ def dice_ratio(squared: bool, smooth: float) -> RatioLinear:
 
 def jaccard_ratio(squared: bool, smooth: float) -> RatioLinear:
     """Jaccard as a member of its family."""
-    return dice_ratio(squared, smooth)._replace(denominator_tp=-2.0, denominator_pred=2.0, denominator_target=2.0)
+    return changed(dice_ratio(squared, smooth), denominator_tp=-2.0, denominator_pred=2.0, denominator_target=2.0)
 
 
 def tversky_ratio(alpha: float, beta: float, smooth: float) -> RatioLinear:
     """Tversky as a member of its family."""
     validation.non_negative("alpha", alpha)
     validation.non_negative("beta", beta)
-    return dice_ratio(False, smooth)._replace(
-        numerator_tp=1.0, denominator_tp=1.0 - alpha - beta, denominator_pred=alpha, denominator_target=beta
+    return changed(
+        dice_ratio(False, smooth),
+        numerator_tp=1.0,
+        denominator_tp=1.0 - alpha - beta,
+        denominator_pred=alpha,
+        denominator_target=beta,
     )
 
 
 def ratio_terms(ratio: RatioLinear, input: Tensor, options: Options, activation: str | None) -> list[Term]:
     """An overlap ratio under the options of all losses."""
     options.check()
-    loss = ratio._replace(
-        first_class=options.first_class(input), pool_batch=options.pool == "batch", mean=options.reduction != "sum"
+    loss = changed(
+        ratio,
+        first_class=options.first_class(input),
+        pool_batch=options.pool == "batch",
+        mean=options.reduction != "sum",
     )
-    return [ratio_linear_term(Pass(activation), loss, LossWeights(region=options.weights(input)), options)]
+    return [ratio_linear_term(Pass(activation, OVERLAP), loss, LossWeights(region=options.weights(input)), options)]
 
 
 def dice_terms(
@@ -76,7 +83,7 @@ def tversky_terms(
     def focal(regions: RegionSums) -> Tensor:
         return formulas.focal_ratio(formulas.overlap_loss(regions, ratio), 1.0 / gamma)
 
-    return [region_term(Pass(activation), focal, options, input)]
+    return [region_term(Pass(activation, OVERLAP), focal, options, input)]
 
 
 def generalized_dice_terms(
@@ -96,7 +103,7 @@ def generalized_dice_terms(
     def formula(regions: RegionSums) -> Tensor:
         return formulas.generalized_dice(regions, weighting, smooth, of_regions)
 
-    return [region_term(Pass(activation), formula, options, input, weigh=False)]
+    return [region_term(Pass(activation, OVERLAP), formula, options, input, weigh=False)]
 
 
 def log_cosh_dice_terms(
@@ -108,7 +115,7 @@ def log_cosh_dice_terms(
     def formula(regions: RegionSums) -> Tensor:
         return formulas.log_cosh(formulas.overlap_loss(regions, ratio))
 
-    return [region_term(Pass(activation), formula, options, input)]
+    return [region_term(Pass(activation, OVERLAP), formula, options, input)]
 
 
 def mcc_terms(
@@ -116,7 +123,7 @@ def mcc_terms(
 ) -> list[Term]:
     """The terms of `mcc_loss`."""
     validation.non_negative("smooth", smooth)
-    return [region_term(Pass(activation), lambda regions: formulas.matthews(regions, smooth), options, input)]
+    return [region_term(Pass(activation, OVERLAP), lambda regions: formulas.matthews(regions, smooth), options, input)]
 
 
 def sensitivity_specificity_terms(

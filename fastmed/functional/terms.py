@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 from .. import formulas, ops, validation
-from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
+from ..contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted, changed
 from ..distributed import all_reduce_sums
 from ..labels import MissingPolicy
 from .options import Options
+
+# A constant by name, and no default: the compiler of torch 2.6 cannot make a default that is a tuple.
+OVERLAP = Wanted(nll=False)
 
 
 class Pass(NamedTuple):
     """What a pass over the voxels is asked for; see `RegionInput` and `Wanted`."""
 
     activation: str | None
-    wanted: Wanted = Wanted(nll=False)
+    wanted: Wanted
     label_smoothing: float = 0.0
     gamma: float = 0.0
     missing: MissingPolicy | None = None
@@ -33,10 +36,11 @@ class Pass(NamedTuple):
         if (self.activation, self.missing) != (other.activation, other.missing):
             return None
         nll = self if self.wanted.nll else other
-        if self.wanted.nll and other.wanted.nll and self[2:4] != other[2:4]:
+        options = {(each.label_smoothing, each.gamma) for each in (self, other) if each.wanted.nll}
+        if len(options) > 1:
             return None
         either = (mine or theirs for mine, theirs in zip(self.wanted, other.wanted, strict=True))
-        return nll._replace(wanted=Wanted._make(either))
+        return changed(nll, wanted=Wanted(*either))
 
     def operands(self, input: Tensor, target: Tensor, mask: Tensor | None, ignore_index: int | None) -> RegionInput:
         """The operands, checked."""
@@ -77,7 +81,7 @@ def ratio_linear_term(reads: Pass, loss: RatioLinear, weights: LossWeights, opti
     def formula(sums: RegionSums) -> Tensor:
         return formulas.ratio_linear_reduced(sums, loss, weights, options.reduction)
 
-    reads = reads._replace(wanted=reads.wanted._replace(nll=loss.lambda_nll != 0))
+    reads = changed(reads, wanted=Wanted(nll=loss.lambda_nll != 0))
     return Term(reads, formula, (loss, weights))
 
 
@@ -158,7 +162,7 @@ def evaluate(terms: Sequence[Term], input: Tensor, target: Tensor, mask: Tensor 
     total: Tensor | None = None
     for together in _sharing_tensors(_grouped(terms)):
         operands = [reads.operands(input, target, mask, options.ignore_index) for reads, _ in together]
-        wanted = [reads.wanted._replace(hard=counts is not None) for reads, _ in together]
+        wanted = [changed(reads.wanted, hard=counts is not None) for reads, _ in together]
         of_passes = ops.region_passes(operands, wanted, options.validate, options.backend)
         if counts is not None and of_passes[0].counts is not None:
             counts += of_passes[0].counts.sum(0)

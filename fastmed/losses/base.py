@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import validation
+from ..contract import changed
 from ..functional.options import Options
 from ..functional.terms import Term, evaluate
 from ..validation import BinaryWeight
@@ -103,5 +104,5 @@ class RegionLoss(ConfiguredLoss):
         self, input: Tensor, target: Tensor, mask: Tensor | None = None, hard_counts: Tensor | None = None
     ) -> Tensor:
         """The loss of these logits; adds the counts of the hard prediction to `hard_counts`, int64 (C, 4), if given."""
-        options = self.options()._replace(hard_counts=hard_counts)
+        options = changed(self.options(), hard_counts=hard_counts)
         return evaluate(self.terms(input, target), input, target, mask, options)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from ..contract import changed
 from ..functional import compound
 from ..functional.options import RegionOptions
 from ..functional.terms import evaluate
@@ -243,11 +244,11 @@ class CompoundLoss(EagerModule):
     ) -> Tensor:
         """The loss of these logits; adds the counts of the hard prediction to `hard_counts`, int64 (C, 4), if given."""
         terms = [
-            term._replace(factor=weight * term.factor)
+            changed(term, factor=weight * term.factor)
             for loss, weight in zip(self.losses, self.weights, strict=True)
             for term in loss.terms(input, target)  # type: ignore[operator]
         ]
-        options = self.losses[0].options()._replace(hard_counts=hard_counts)  # type: ignore[operator]
+        options = changed(self.losses[0].options(), hard_counts=hard_counts)  # type: ignore[operator]
         value = evaluate(terms, input, target, mask, options)
         # One overlap alone has a loss of each region.
         return value.mean(1) if value.ndim == 2 else value

@@ -34,7 +34,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def unavailable_reason() -> str | None:
-    """Why nothing runs here: only where a user switched compilation off."""
+    """Why nothing runs here: an old Numba, or a user who switched compilation off."""
+    if numba.version_info.short < (0, 61):
+        return f"needs Numba 0.61 or newer, not {numba.__version__}, which may call a kernel compiled for other types"
     return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
 
 

@@ -100,9 +100,10 @@ def _add_nll(x: Any, log_total: Any, target: Any, weight: Any, kept: Any, spread
 
 
 @elementwise
-def _focal_factor(others: Any, gamma: Any) -> Any:
-    """(1 - p)^gamma from 1 - p, which is positive."""
-    return exp_non_positive(-gamma * log_positive(_F(1.0) / others))
+def _focal_factor(inverse: Any, gamma: Any) -> Any:
+    """(1 - p)^gamma from 1 / (1 - p), which is positive."""
+    # The caller divides: with a division in it, LLVM no longer inlines what Numba makes of Python 3.13.
+    return exp_non_positive(-gamma * log_positive(inverse))
 
 
 @reduction
@@ -113,7 +114,7 @@ def _add_focal_nll(
     nll_pos = _F(0.0)
     for i in range(x.size):
         share = weight[i] * (kept * target[i] + spread)
-        cost = share * _focal_factor(max(_F(1.0) - p[i], _TINY), gamma) * (log_total[i] - x[i])
+        cost = share * _focal_factor(_F(1.0) / max(_F(1.0) - p[i], _TINY), gamma) * (log_total[i] - x[i])
         nll_pos += cost if share != _F(0.0) else _F(0.0)
     sums[NLL_POS] += nll_pos
 
@@ -140,7 +141,7 @@ def _focal_products(
         # -log p / (1 - p), by its series where the difference has few digits left.
         by_others = (log_total[i] - x[i]) / others if others > _F(1e-3) else _F(1.0) + _F(0.5) * others
         share = by_pos * (kept * g + spread)
-        pull = share * _focal_factor(others, gamma) * (_F(1.0) + gamma * p[i] * by_others)
+        pull = share * _focal_factor(_F(1.0) / others, gamma) * (_F(1.0) + gamma * p[i] * by_others)
         pull = pull if share != _F(0.0) else _F(0.0)
         x[i] = weight[i] * (p[i] * (by_tp * g + by_pred + by_sq * p[i]) - pull)
         total[i] += x[i]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
+import triton
 from torch import Tensor
 
 from ...contract import BASIC, STATISTICS, LossWeights, RatioLinear, RegionInput, Request, Wanted
@@ -21,6 +22,8 @@ _INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def unavailable_reason() -> str | None:
     """Why no kernel runs here, or None."""
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+        return f"needs Triton 3.3 or newer, not {triton.__version__}, which cannot return a tuple of tensors"
     if INTERPRETED or torch.cuda.is_available():
         return None
     return "finds no CUDA device (TRITON_INTERPRET=1, set before the import, runs it on the CPU, slowly)"

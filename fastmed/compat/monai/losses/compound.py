@@ -8,7 +8,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from .... import formulas, ops
-from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
+from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted, changed
 from ....functional.region import region_loss
 from . import focal, overlap
 from .base import Fused, check_volume, has_soft_label, ignore_index_of, read, warn_of_single_channel
@@ -70,8 +70,11 @@ class DiceCELoss(Fused, peer.DiceCELoss):
         dice, input = self.dice, operands.input
         classes = input.shape[1]
         of_labels = "voxels" if operands.is_dense else "target"
-        loss = overlap.dice_ratio(dice, input)._replace(
-            lambda_ratio=lambda_dice, lambda_nll=lambda_ce, nll_mean=of_labels if classes > 1 else "elements"
+        loss = changed(
+            overlap.dice_ratio(dice, input),
+            lambda_ratio=lambda_dice,
+            lambda_nll=lambda_ce,
+            nll_mean=of_labels if classes > 1 else "elements",
         )
         return loss, LossWeights(overlap.dice_weight(dice, input), _entropy_weight(self, classes))
 
@@ -96,7 +99,7 @@ def _sums_of_both(
     same_options = ignore_index_of(overlap_loss) == ignore_index_of(focal_loss)
     if has_soft_label(overlap_loss) or not (reads_the_same and same_options):
         return None
-    of_overlap = reads.operands._replace(activation=activation or "none", gamma=0.0)
+    of_overlap = changed(reads.operands, activation=activation or "none", gamma=0.0)
     if of_overlap.activation == reads.operands.activation:
         sums = ops.region_sums(reads.operands, Wanted(), None, backend)
         return sums, sums

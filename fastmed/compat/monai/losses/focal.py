@@ -10,7 +10,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from .... import formulas, ops
-from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
+from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted, changed
 from .base import Fused, first_class, ignore_index_of, read, valid_voxels, warn_of_single_channel
 
 __all__ = ["FocalLoss"]
@@ -48,15 +48,15 @@ def _without_background(operands: RegionInput, target: Tensor, ignore_index: int
     """MONAI takes the background away before the softmax."""
     if operands.input.shape[1] == 2:
         raise ValueError("use_softmax: without the background there is but one class")
-    foreground = operands._replace(input=operands.input[:, 1:])
+    foreground = changed(operands, input=operands.input[:, 1:])
     if operands.is_dense:
-        return Pass(foreground._replace(target=operands.target[:, 1:]), 0)
+        return Pass(changed(foreground, target=operands.target[:, 1:]), 0)
     # Labels of the background are of no class any more, and neither are those ignored.
     labels, valid = operands.target, None
     if ignore_index is not None:
         labels = labels.masked_fill(labels == ignore_index, 0)
         valid = valid_voxels(target, ignore_index).flatten(1).sum(1)
-    return Pass(foreground._replace(target=labels.to(torch.int32) - 1, ignore_index=-1), 0, valid)
+    return Pass(changed(foreground, target=labels.to(torch.int32) - 1, ignore_index=-1), 0, valid)
 
 
 def _class_weight(loss: peer.FocalLoss, classes: int, like: Tensor) -> Tensor:

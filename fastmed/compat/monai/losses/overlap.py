@@ -11,7 +11,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from .... import formulas, ops
-from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted
+from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted, changed
 from ....functional.region import region_loss
 from ...soft import soft_label_sums
 from .base import (
@@ -196,7 +196,7 @@ def _with_background(sums: RegionSums, voxels: int) -> RegionSums:
     """The sums where MONAI makes label 0, and then a target of the background, of labels outside the mask."""
     outside = torch.zeros_like(sums.target)
     outside[:, 0] = voxels - sums.weight[:, 0]
-    return sums._replace(target=sums.target + outside, target_sq=sums.target_sq + outside)
+    return changed(sums, target=sums.target + outside, target_sq=sums.target_sq + outside)
 
 
 class TverskyLoss(Fused, peer.TverskyLoss):

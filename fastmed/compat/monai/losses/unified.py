@@ -10,7 +10,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from .... import ops
-from ....contract import RegionInput, RegionSums, Wanted
+from ....contract import RegionInput, RegionSums, Wanted, changed
 from .base import Fused, ignore_index_of, is_label_map, read, valid_voxels
 
 __all__ = ["AsymmetricUnifiedFocalLoss"]
@@ -64,7 +64,7 @@ class AsymmetricUnifiedFocalLoss(Fused, peer.AsymmetricUnifiedFocalLoss):
         if not has_labels and ignore_index_of(self) is None and y_true.max() > self.num_classes - 1:
             raise ValueError(f"y_true: holds more than {self.num_classes - 1}")
         plain = read(logits, y_true, "sigmoid", has_labels, ignore_index=ignore_index, mask=mask)
-        return plain, plain._replace(gamma=self.asy_focal_loss.gamma)
+        return plain, changed(plain, gamma=self.asy_focal_loss.gamma)
 
     def _entropy(self, plain: RegionSums, focal: RegionSums, voxels: int) -> Tensor:
         """The cross entropy of the foreground, and that of the background with the focal factor."""

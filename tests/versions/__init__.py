@@ -1,0 +1,1 @@
+"""The tests on old and new Python, torch and NumPy, and without what the package can do without."""
