@@ -68,11 +68,33 @@ def versions_skipped(content: dict[str, Any]) -> str:
     return table(["reason", *(row["name"] for row in ran)], rows)
 
 
+def fuzzed(content: dict[str, Any]) -> str:
+    """How many random calls of the extension were made."""
+    rows = [[subject, f"{number:,}"] for subject, number in content["calls"].items()]
+    return table(["subject", "calls"], rows)
+
+
+def faults(content: dict[str, Any]) -> str:
+    """Every planted fault, and the test that found it."""
+    rows = []
+    for fault in content["faults"]:
+        change = (
+            f"`{fault['before']}` became `{fault['after']}`" if fault["after"] else f"`{fault['before']}` was left out"
+        )
+        place = f"`{fault['file'].removeprefix('fastmed/')}`, line {fault['line']}"
+        found = "**none**" if fault["found_by"] is None else f"`{fault['found_by']}`"
+        rows.append([fault["kind"], place, change.replace("|", "\\|"), found])
+    found = sum(fault["found_by"] is not None for fault in content["faults"])
+    return f"{found} of {len(rows)} were found.\n\n{table(['fault', 'where', 'what', 'first test that failed'], rows)}"
+
+
 # Each part by its name: the file of results, and what makes the table of it.
 TABLES = {
     "robustness-cases": ("generated-cases", cases),
     "robustness-properties": ("generated-cases", properties),
     "robustness-skipped": ("generated-cases", skipped),
+    "robustness-fuzz": ("fuzz", fuzzed),
+    "robustness-faults": ("mutation", faults),
     "robustness-versions": ("test-matrix", versions),
     "robustness-versions-skipped": ("test-matrix", versions_skipped),
 }
