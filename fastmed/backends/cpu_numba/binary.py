@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from .compilation import elementwise
 from .vector_math import exp_non_positive, log1p_unit
@@ -28,16 +30,32 @@ def softplus(x: Any, log_sum: Any) -> Any:
     return max(x, _F(0.0)) + log_sum
 
 
+def power(q: Any, minus_log: Any, gamma: Any) -> Any:
+    """q^gamma of a probability, from it or from its logarithm; a whole number for gamma stands for 2, the usual one."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(power, inline="always")
+def _overload_power(q: Any, minus_log: Any, gamma: Any) -> Any:
+    def square(q: Any, minus_log: Any, gamma: Any) -> Any:
+        return q * q
+
+    def of_logarithm(q: Any, minus_log: Any, gamma: Any) -> Any:
+        return exp_non_positive(-gamma * minus_log)
+
+    return square if isinstance(gamma, types.Integer) else of_logarithm
+
+
 @elementwise
 def focal_nll(x: Any, t: Any, gamma: Any) -> Any:
-    """`(1 - p)^gamma (-log p)`; that of -x is `p^gamma (-log(1 - p))`."""
+    """`(1 - p)^gamma (-log p)`; that of -x is `p^gamma (-log(1 - p))`. For gamma see `power`."""
     log_sum = log1p_unit(t)
-    return exp_non_positive(-gamma * softplus(x, log_sum)) * softplus(-x, log_sum)
+    return power(sigmoid(-x, t), softplus(x, log_sum), gamma) * softplus(-x, log_sum)
 
 
 @elementwise
 def focal_slope(x: Any, t: Any, gamma: Any) -> Any:
     """The derivative of `focal_nll` by x, `-(1 - p)^gamma (gamma p (-log p) + 1 - p)`; at gamma 0, p - 1."""
-    log_sum = log1p_unit(t)
-    factor = exp_non_positive(-gamma * softplus(x, log_sum))
-    return -factor * (gamma * sigmoid(x, t) * softplus(-x, log_sum) + sigmoid(-x, t))
+    log_sum, other = log1p_unit(t), sigmoid(-x, t)
+    factor = power(other, softplus(x, log_sum), gamma)
+    return -factor * (_F(gamma) * sigmoid(x, t) * softplus(-x, log_sum) + other)

@@ -233,7 +233,9 @@ def _add(x: Any, g: Any, w: Any, p: Any, job: Any, sums: Any) -> None:
         _add_sigmoid_and_nll(x, g, w, smoothing, sums)
     else:
         _add_sigmoid(x, g, w, sums)
-        if nll:
+        if nll and gamma == _F(2.0):
+            _add_focal_nll(x, g, w, smoothing, 2, sums)
+        elif nll:
             _add_focal_nll(x, g, w, smoothing, gamma, sums)
     if job[HARD] != 0:
         add_hard(x, _F(0.0) if is_sigmoid else _F(0.5), g, w, sums)
@@ -288,6 +290,8 @@ def _fill_gradient(x: Any, g: Any, w: Any, job: Any, by: Any, dx: Any) -> None:
         _identity_gradient(x, g, w, by, dx)
     elif gamma == _F(0.0):
         _sigmoid_gradient(x, g, w, smoothing, by, dx)
+    elif gamma == _F(2.0):
+        _focal_gradient(x, g, w, smoothing, 2, by, dx)
     else:
         _focal_gradient(x, g, w, smoothing, gamma, by, dx)
     if job[SOFT] != 0:

@@ -132,28 +132,30 @@ def _load_class_weight(weight, weight_stride, c, classes):
 
 
 @triton.jit
-def _reciprocal_or_zero(count):
-    """Nothing valid: no loss, and no gradient."""
-    return tl.where(count == 0.0, 0.0, 1.0 / tl.where(count == 0.0, 1.0, count))
-
-
-@triton.jit
 def _overlap(
     tp, pred, target, numerator_tp, denominator_tp, denominator_pred, denominator_target,
     smooth_numerator, smooth_denominator,
 ):  # fmt: skip
     """Overlap loss of each region, and its derivatives by tp and by pred; all 0 where the loss is 0 / 0."""
     denominator = denominator_tp * tp + denominator_pred * pred + denominator_target * target + smooth_denominator
-    reciprocal = _reciprocal_or_zero(denominator)
-    ratio = tl.where(denominator == 0.0, 1.0, (numerator_tp * tp + smooth_numerator) * reciprocal)
-    by_tp = (denominator_tp * ratio - numerator_tp) * reciprocal
-    return 1.0 - ratio, by_tp, denominator_pred * ratio * reciprocal
+    is_nothing = denominator == 0.0
+    denominator = tl.where(is_nothing, 1.0, denominator)
+    ratio = tl.where(is_nothing, 1.0, (numerator_tp * tp + smooth_numerator) / denominator)
+    by_tp = tl.where(is_nothing, 0.0, (denominator_tp * ratio - numerator_tp) / denominator)
+    by_pred = tl.where(is_nothing, 0.0, denominator_pred * ratio / denominator)
+    return 1.0 - ratio, by_tp, by_pred
 
 
 @triton.jit
 def _pooled(statistic, valid):
     """Sum over the samples of a tile, [1, classes]."""
     return tl.sum(tl.where(valid, statistic, 0.0), 0)[None, :]
+
+
+@triton.jit
+def _reciprocal_or_zero(count):
+    """Nothing valid: no loss, and no gradient."""
+    return tl.where(count == 0.0, 0.0, 1.0 / tl.where(count == 0.0, 1.0, count))
 
 
 @triton.jit
