@@ -113,22 +113,26 @@ def dice_bce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
     )
 
 
-def dice_ce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
+def dice_ce(shape: tuple[int, ...], dtype: torch.dtype, *, compiled: bool = True) -> Case:
     """Softmax Dice and cross entropy from integer labels."""
 
     def ours(device: torch.device) -> Provider:
         labels = _labels((shape[0], 1, *shape[2:]), shape[1], device).to(torch.uint8)
         return _step(fastmed.DiceCELoss(), _logits(shape, dtype, device), labels)
 
-    def monai(compiled: bool) -> Callable[[torch.device], Provider]:
+    def monai(compile_it: bool) -> Callable[[torch.device], Provider]:
         def make(device: torch.device) -> Provider:
             from monai.losses import DiceCELoss
 
             loss = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True)
             labels = _labels((shape[0], 1, *shape[2:]), shape[1], device)
-            return _step(torch.compile(loss) if compiled else loss, _logits(shape, dtype, device), labels)
+            return _step(torch.compile(loss) if compile_it else loss, _logits(shape, dtype, device), labels)
 
         return make
+
+    peers = {"MONAI": monai(False)}
+    if compiled:
+        peers["MONAI, compiled"] = monai(True)
 
     return Case(
         "softmax Dice + CE",
@@ -136,7 +140,7 @@ def dice_ce(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
         shape[1],
         dtype,
         _loss_bytes(shape, dtype, 1),
-        {"fastmed": ours, "MONAI": monai(False), "MONAI, compiled": monai(True)},
+        {"fastmed": ours, **peers},
     )
 
 
@@ -159,6 +163,32 @@ def monai_loss(name: str, shape: tuple[int, ...], *, compiled: bool = True, **op
     work = f"{name}, C={shape[1]}"
     providers = {"fastmed": of("fastmed.compat.monai"), **peers}
     return Case(work, shape, shape[1], torch.float32, _loss_bytes(shape, torch.float32, 1), providers)
+
+
+def nnunet_loss(shape: tuple[int, ...]) -> Case:
+    """nnU-Net's loss of a 3D configuration, with its memory-efficient Dice, beside its drop-in."""
+
+    def of(label_dtype: torch.dtype, *modules: str) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            compound, dice = (importlib.import_module(name) for name in modules)
+            options = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
+            loss = compound.DC_and_CE_loss(options, {}, dice_class=dice.MemoryEfficientSoftDiceLoss)
+            labels = _labels((shape[0], 1, *shape[2:]), shape[1], device).to(label_dtype)
+            return _step(loss, _logits(shape, torch.float32, device), labels)
+
+        return make
+
+    return Case(
+        f"nnU-Net's DC_and_CE_loss, C={shape[1]}",
+        shape,
+        shape[1],
+        torch.float32,
+        _loss_bytes(shape, torch.float32, 1),
+        {
+            "fastmed": of(torch.int16, "fastmed.compat.nnunet", "fastmed.compat.nnunet"),
+            "nnU-Net": of(torch.int64, "nnunetv2.training.loss.compound_losses", "nnunetv2.training.loss.dice"),
+        },
+    )
 
 
 def multitask_bce(shape: tuple[int, int], weighted: bool = False) -> Case:
@@ -466,6 +496,11 @@ def cpu_cases() -> Iterator[Case]:
         yield dice_bce((2, 1, size, size, size), torch.float32)
     for classes in (4, 14):
         yield dice_ce((2, classes, 96, 96, 96), torch.float32)
+    for dtype in (torch.bfloat16, torch.float16):
+        yield dice_ce((2, 4, 96, 96, 96), dtype)
+    yield dice_ce((1, 105, 96, 96, 96), torch.float32, compiled=False)
+    yield dice_ce((2, 4, 16, 16, 16), torch.float32)
+    yield nnunet_loss((2, 4, 96, 96, 96))
     for name in ("DiceFocalLoss", "GeneralizedDiceLoss", "TverskyLoss"):
         yield monai_loss(name, (2, 4, 96, 96, 96))
     # Compiled, MONAI's takes more memory than a small machine has.
