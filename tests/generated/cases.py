@@ -71,6 +71,12 @@ class RegionCase(NamedTuple):
     validate: bool | None
     seed: int = 0
 
+    @property
+    def ignored_class(self) -> int | None:
+        """The class whose voxels are ignored where the target has a channel for each, not the value of one."""
+        is_class = self.target == "dense" and self.ignore_index in range(self.classes) and self.classes > 1
+        return self.ignore_index if is_class else None
+
 
 class CountCase(NamedTuple):
     """One call of `confusion_counts`."""

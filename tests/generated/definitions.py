@@ -53,7 +53,9 @@ def _soft_target(case: RegionCase, of: Voxels, weight: Tensor) -> tuple[Tensor, 
         unknown = ~ignored & ((target < 0) | (target >= case.classes))
         return (target.unsqueeze(1) == classes).to(weight.dtype), weight * ~ignored.unsqueeze(1), unknown.sum(1)
     if case.ignore_index is not None:
-        weight = weight * (target != case.ignore_index)
+        of_class = case.ignored_class
+        ignored = target == case.ignore_index if of_class is None else target[:, [of_class]] == 1
+        weight = weight * ~ignored
     unknown = torch.zeros_like(weight, dtype=torch.bool)
     if case.target == "uncertain":
         policy = torch.tensor(UNCERTAIN, dtype=target.dtype).repeat(case.classes)[: case.classes].view(1, -1, 1)

@@ -134,6 +134,10 @@ def _channels(case: Case, shape: tuple[int, ...], name: str) -> Tensor:
         target = _with(target, 0.2, [-1.0] if _has_policy(case) else [])
         if name in FLOATS:
             target = _with(target, 0.1, [math.nan])
+    if isinstance(case, RegionCase) and case.ignored_class is not None:
+        if case.content == "all ignored":
+            target[:, case.ignored_class] = 1.0
+        return target.to(dtype(name))
     return _with_ignored(target, case, name).to(dtype(name))
 
 
