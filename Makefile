@@ -12,7 +12,7 @@ SITK    := $(VENV)/.sitk
 HIPPO   := $(VENV)/.hippo
 CSRC    := $(wildcard csrc/*)
 
-.PHONY: help demo example-chest example-agreement example-lightning example-monai example-approach example-register example-sequences example-fine-tune example-ddp test test-record test-mutation test-matrix fuzz lint format bench gpu gpu-static csrc-cuda docs clean
+.PHONY: help demo example-chest example-agreement example-lightning example-monai example-nnunet example-approach example-register example-sequences example-fine-tune example-ddp test test-record test-mutation test-matrix fuzz lint format bench gpu gpu-static csrc-cuda docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ $(NNUNET): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
 	  nnunetv2 acvl-utils batchgenerators batchgeneratorsv2 dynamic-network-architectures
 	@touch $@
+
+example-nnunet: $(NNUNET)  ## both trainers of nnU-Net on the same patches: EXAMPLE='--data Task04_Hippocampus --output out'
+	$(BIN)/python examples/train_nnunet.py $(EXAMPLE)
 
 test: $(SMP) $(NNUNET)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)

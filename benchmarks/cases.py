@@ -10,16 +10,18 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 import fastmed
 from fastmed.functional import confusion_counts, rank_statistics, score_histogram
-from fastmed.metrics.functional import auroc
+from fastmed.metrics.functional import auroc, bootstrap_interval, dice, fourfold
 
 # What a call returns is compared: loss and gradient, counts, or figures.
 Provider = Callable[[], tuple[Tensor, ...]]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Case:
         return f"{self.work} {'x'.join(map(str, self.shape))} {str(self.dtype).removeprefix('torch.')}"
 
 
-def _step(loss: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor) -> Provider:
+def _step(loss: Loss, input: Tensor, target: Tensor) -> Provider:
     """Forward and backward; returns loss and gradient."""
 
     def run() -> tuple[Tensor, ...]:
@@ -159,42 +161,62 @@ def monai_loss(name: str, shape: tuple[int, ...], *, compiled: bool = True, **op
     return Case(work, shape, shape[1], torch.float32, _loss_bytes(shape, torch.float32, 1), providers)
 
 
-def multitask_bce(shape: tuple[int, int]) -> Case:
-    """Cross entropy of many tasks, a fifth of the labels missing: the sum over tasks of a mean over valid labels."""
+def multitask_bce(shape: tuple[int, int], weighted: bool = False) -> Case:
+    """Cross entropy of many tasks, a fifth of the labels missing: the sum over tasks of a mean over valid labels.
 
-    def make(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[torch.device], Provider]:
+    Weighted, positives and negatives of each task have weights of their own.
+    """
+
+    def make(loss_of: Callable[[Tensor | None, Tensor | None], Loss]) -> Callable[[torch.device], Provider]:
         def of_device(device: torch.device) -> Provider:
             generator = torch.Generator().manual_seed(1)
             target = (torch.rand(shape, generator=generator) < 0.1).float()
             target[torch.rand(shape, generator=generator) < 0.2] = torch.nan
+            pos = torch.linspace(0.5, 0.98, shape[1], device=device)
+            loss = loss_of(pos, 1.0 - pos) if weighted else loss_of(None, None)
             return _step(loss, _logits(shape, torch.float32, device), target.to(device))
 
         return of_device
 
-    def loop(input: Tensor, target: Tensor) -> Tensor:
-        total = torch.zeros((), device=input.device)
-        for task in range(input.shape[1]):
-            mask = ~torch.isnan(target[:, task])
-            if mask.sum() > 0:
-                total = total + F.binary_cross_entropy_with_logits(input[:, task][mask], target[:, task][mask])
-        return total
+    def ours(pos: Tensor | None, neg: Tensor | None) -> Loss:
+        return fastmed.MultiTaskBCELoss(pos, neg, reduction="sum")
 
-    def vectorised(input: Tensor, target: Tensor) -> Tensor:
-        mask = ~torch.isnan(target)
-        nll = F.binary_cross_entropy_with_logits(input, torch.where(mask, target, 0.0), reduction="none")
-        return ((nll * mask).sum(0) / mask.sum(0).clamp(min=1)).sum()
+    def weight(target: Tensor, pos: Tensor | None, neg: Tensor | None) -> Tensor | None:
+        return None if pos is None or neg is None else torch.where(target == 1.0, pos, neg)
+
+    def loop(pos: Tensor | None, neg: Tensor | None) -> Loss:
+        def loss(input: Tensor, target: Tensor) -> Tensor:
+            total = torch.zeros((), device=input.device)
+            for task in range(input.shape[1]):
+                mask = ~torch.isnan(target[:, task])
+                if mask.sum() > 0:
+                    labels = target[:, task][mask]
+                    of_label = weight(labels, *(None if each is None else each[task] for each in (pos, neg)))
+                    total = total + F.binary_cross_entropy_with_logits(input[:, task][mask], labels, of_label)
+            return total
+
+        return loss
+
+    def vectorised(pos: Tensor | None, neg: Tensor | None) -> Loss:
+        def loss(input: Tensor, target: Tensor) -> Tensor:
+            mask = ~torch.isnan(target)
+            labels, of_label = torch.where(mask, target, 0.0), weight(target, pos, neg)
+            nll = F.binary_cross_entropy_with_logits(input, labels, of_label, reduction="none")
+            return ((nll * mask).sum(0) / mask.sum(0).clamp(min=1)).sum()
+
+        return loss
 
     return Case(
-        "multi-task BCE",
+        f"multi-task BCE{', weighted' if weighted else ''}",
         shape,
         shape[1],
         torch.float32,
         20 * torch.Size(shape).numel(),
         {
-            "fastmed": make(fastmed.MultiTaskBCELoss(reduction="sum")),
+            "fastmed": make(ours),
             "torchxrayvision's loop": make(loop),
             "torch, vectorised": make(vectorised),
-            "torch, compiled": make(torch.compile(vectorised)),
+            "torch, compiled": make(lambda pos, neg: torch.compile(vectorised(pos, neg))),
         },
     )
 
@@ -253,7 +275,7 @@ def confusion(shape: tuple[int, ...], classes: int, constant: bool = False) -> C
     )
 
 
-def _scored(shape: tuple[int, int], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _scored(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Probabilities and labels of rare findings."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(shape, generator=generator) < 0.1
@@ -313,6 +335,80 @@ def binned_auroc(shape: tuple[int, int], bins: int) -> Case:
         5 * torch.Size(shape).numel(),
         {"fastmed": ours, "torchmetrics, exact": _torchmetrics_auroc(shape)},
         tolerance=1e-4,
+    )
+
+
+def histogram(shape: tuple[int, ...], bins: int) -> Case:
+    """Scores of tasks or classes by label and bin, beside the count of numbered cells that people write in torch."""
+
+    def ours(device: torch.device) -> Provider:
+        scores, target = _scored(shape, device, torch.uint8)
+        return lambda: (score_histogram(scores, target, bins).counts,)
+
+    def bincount(device: torch.device) -> Provider:
+        scores, target = _scored(shape, device, torch.int64)
+        task = torch.arange(shape[1], device=device).view(-1, *[1] * len(shape[2:]))
+
+        def run() -> tuple[Tensor, ...]:
+            cells = (2 * task + target) * bins + (scores * bins).long().clamp(max=bins - 1)
+            return (torch.bincount(cells.flatten(), minlength=shape[1] * 2 * bins).view(shape[1], 2, bins),)
+
+        return run
+
+    return Case(
+        f"score histogram, {bins} bins",
+        shape,
+        shape[1],
+        torch.float32,
+        5 * torch.Size(shape).numel(),
+        {"fastmed": ours, "torch.bincount": bincount},
+    )
+
+
+def bootstrap(cases: int, classes: int, resamples: int) -> Case:
+    """Intervals of the Dice of each class, pooled over cases, beside resampling by index in NumPy.
+
+    Each draws its own resamples: with ten thousand of them the limits agree to a few hundredths of an interval.
+    """
+    shape = (cases, classes, 4)
+
+    def counts(high: int = 400) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(1, high, shape, generator=generator)
+
+    def ours(_: torch.device) -> Provider:
+        table, generator = counts(), torch.Generator()
+
+        def run() -> tuple[Tensor, ...]:
+            generator.manual_seed(0)
+            interval = bootstrap_interval(
+                table, lambda pooled: dice(fourfold(pooled)), resamples=resamples, generator=generator
+            )
+            return (torch.stack(interval),)
+
+        return run
+
+    def by_index(_: torch.device) -> Provider:
+        table = counts().numpy()
+
+        def run() -> tuple[Tensor, ...]:
+            random = np.random.default_rng(0)
+            figures = np.empty((resamples, classes))
+            for row in range(resamples):
+                _, fp, fn, tp = table[random.integers(cases, size=cases)].sum(0).T
+                figures[row] = 2 * tp / (2 * tp + fp + fn)
+            return (torch.from_numpy(np.quantile(figures, [0.025, 0.975], axis=0)),)
+
+        return run
+
+    return Case(
+        f"bootstrap of Dice, {resamples:,} resamples",
+        shape,
+        classes,
+        torch.int64,
+        counts().nbytes,
+        {"fastmed": ours, "NumPy, by index": by_index},
+        tolerance=2e-3,
     )
 
 
@@ -376,9 +472,12 @@ def cpu_cases() -> Iterator[Case]:
     yield monai_loss("DiceFocalLoss", (1, 95, 96, 96, 96), compiled=False)
     for table in TABLES:
         yield multitask_bce(table)
+    for table in TABLES[:2]:
+        yield multitask_bce(table, weighted=True)
     yield confusion((2, 128, 128, 128), 4)
     yield exact_auroc(TABLES[-1])
     yield binned_auroc(TABLES[-1], 1024)
+    yield bootstrap(1000, 14, 10_000)
     yield confusion((2, 128, 128, 128), 4, constant=True)
     yield confusion_of_logits((2, 4, 96, 96, 96), torch.float32)
 
@@ -392,6 +491,8 @@ def gpu_cases() -> Iterator[Case]:
         yield dice_ce((2, 14, 96, 96, 96), dtype)
     for table in TABLES:
         yield multitask_bce(table)
+    for table in TABLES[:2]:
+        yield multitask_bce(table, weighted=True)
     volumes = (2, 128, 128, 128)
     cases = [confusion(volumes, 4), confusion(volumes, 4, constant=True)]
     cases += [confusion_of_logits((2, 4, 96, 96, 96), dtype) for dtype in (torch.float32, torch.bfloat16)]
@@ -399,3 +500,5 @@ def gpu_cases() -> Iterator[Case]:
         on_gpu = {name: make for name, make in case.providers.items() if name not in ("fastmed, numba", "scikit-learn")}
         yield replace(case, providers=on_gpu)
     yield binned_auroc(TABLES[-1], 1024)
+    for shape in (TABLES[-1], (2, 4, 96, 96, 96)):
+        yield histogram(shape, 1024)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmed.backends.cpu_numba import label_map, pointwise, softmax
+from fastmed.backends.cpu_numba import few_classes, label_map, pointwise, softmax
 from fastmed.contract import STATISTICS
 
 from . import environment
@@ -48,9 +48,16 @@ def _loops() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Every loop of an ordinary pass, with arguments of its types."""
     tile, labels, one = np.ones(64, np.float32), np.ones(64, np.int32), np.float32(1.0)
     sums, by, c = np.zeros(STATISTICS), np.ones((STATISTICS, 2, 2), np.float32)[:, 0, 0], np.int32(1)
+    rows, of_classes = np.zeros((4, STATISTICS)), np.ones((STATISTICS, 4), np.float32)
     return {
         "sigmoid, sums": (pointwise._add_sigmoid_and_nll, (tile, tile, None, one, sums)),
         "sigmoid, gradient": (pointwise._sigmoid_gradient, (tile, tile, None, one, by, tile.copy())),
+        "label map of two classes, sums": (few_classes._add_two, (tile, tile, labels, tile, True, rows)),
+        "label map of four classes, sums": (few_classes._add_four, (*[tile] * 4, labels, tile, True, rows)),
+        "label map of four classes, gradient": (
+            few_classes._gradient_of_four,
+            (*[tile] * 4, labels, tile, of_classes, *(tile.copy() for _ in range(4))),
+        ),
         "label map, highest of two classes more": (label_map._highest_of_three, (tile, tile, tile, tile.copy())),
         "label map, exponentials": (label_map._exponentials, (tile, tile, tile.copy(), tile.copy())),
         "label map, sums": (label_map._add_with_nll, (tile, tile, labels, c, tile, tile, tile, sums)),

@@ -33,6 +33,13 @@ def bands(content: dict[str, Any]) -> str:
     )
 
 
+def duration(content: dict[str, Any]) -> str:
+    """How long the whole example took."""
+    if "seconds" not in content:
+        return "How long the whole run takes was not measured yet.\n"
+    return f"The whole run took {content['seconds']:.0f} s: {content['threads']} threads, torch {content['torch']}.\n"
+
+
 def _task_table(found: dict[str, Any], tasks: list[dict[str, Any]]) -> str:
     ways = list(found["seconds"])
     scores = [f"{short}, {way}" for short in ("AUROC", "AP") for way in ways]
@@ -107,6 +114,7 @@ def losses(content: dict[str, Any]) -> str:
 
 
 TABLES = {
+    "chest-duration": duration,
     "chest-bands": bands,
     "chest-selected": selected_tasks,
     "chest-tasks": tasks,

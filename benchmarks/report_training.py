@@ -1,4 +1,4 @@
-"""The tables of `docs/training.md`, from what the examples wrote."""
+"""The tables of `docs/training.md` and `docs/nnunet.md`, from what the examples wrote."""
 
 from __future__ import annotations
 
@@ -92,11 +92,27 @@ def processes(content: dict[str, Any]) -> str:
     )
 
 
+def iterations(content: dict[str, Any]) -> str:
+    """The loss of each iteration with both trainers of nnU-Net."""
+    runs = content["runs"]
+    plan = next(iter(runs.values()))
+    losses = enumerate(zip(*(run["losses"] for run in runs.values()), strict=True), start=1)
+    rows = [[str(number), *(f"{value:.6f}" for value in of)] for number, of in losses]
+    patch = " x ".join(map(str, plan["patch"]))
+    return (
+        f"{content['data']}, {content['cases']} cases, batches of {plan['batch']} patches of {patch}, learning rate "
+        f"{plan['learning_rate']:g}, nnU-Net {content['nnunet']}, torch {content['torch']}, {content['threads']} "
+        f"threads. The losses differ by at most {content['largest_difference']:.1e}.\n\n"
+        f"{table(['iteration', *runs], rows)}"
+    )
+
+
 # Each part by its name: the file of results, and what makes the table of it.
 TABLES = {
     "training-monai": ("train-monai", curves),
     "training-register": ("register-atlas", registration),
     "training-sequences": ("sequences", sequences),
     "training-fine-tune": ("fine-tune", fine_tuning),
+    "training-nnunet": ("train-nnunet", iterations),
     "training-ddp": ("train-ddp", processes),
 }

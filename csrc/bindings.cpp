@@ -40,10 +40,10 @@ void check(const ConfusionProblem& problem) {
     if (problem.classes < 1 || problem.classes > kMaxClasses)
         refuse("classes", std::to_string(problem.classes), "1 to " + std::to_string(kMaxClasses));
     const bool is_empty = problem.samples == 0 || problem.voxels == 0;
-    const bool is_labels = problem.kind == Input::kLabels,
+    const bool is_scores = problem.kind == Input::kScores,
                is_multi_label = problem.kind == Input::kMultiLabel;
-    check_operand("input", problem.input, is_floating(problem.input.dtype) != is_labels,
-                  is_labels ? "integers" : "floating types", is_empty);
+    check_operand("input", problem.input, is_multi_label || is_floating(problem.input.dtype) == is_scores,
+                  is_scores ? "floating types" : "integers", is_empty);
     check_operand("target", problem.target, is_multi_label || !is_floating(problem.target.dtype), "integers",
                   is_empty);
     if (problem.mask.data != nullptr)

@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,7 @@ def _compile_losses(tasks: int) -> None:
 
 def run(tables: Path, output: Path, studies: int | None, seed: int, console: Console) -> None:
     """Every experiment, each reported as soon as it is done; files are written at the end."""
+    start = time.perf_counter()
     with console.status("reading PadChest and CheXpert"):
         reports, findings = read_padchest(tables, studies), read_chexpert(tables, studies)
         words = encode(reports.texts)
@@ -294,9 +296,10 @@ def run(tables: Path, output: Path, studies: int | None, seed: int, console: Con
     chest_report.print_losses(console, content["losses"])
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / "chest.json").write_text(json.dumps(_defined(content), indent=2, allow_nan=False) + "\n")
     chest_figure.draw(output / "chest.png", content["balancing"])
-    console.print(f"Wrote {output / 'chest.png'} and {output / 'chest.json'}")
+    content["seconds"] = time.perf_counter() - start
+    (output / "chest.json").write_text(json.dumps(_defined(content), indent=2, allow_nan=False) + "\n")
+    console.print(f"Wrote {output / 'chest.png'} and {output / 'chest.json'} after {content['seconds']:.0f} s in all")
 
 
 def _defined(value: Any) -> Any:

@@ -23,7 +23,7 @@ class RegionSums(NamedTuple):
     """Sums over the voxels of one sample and one class, each of shape (N, C).
 
     With p the activated prediction, g the target in [0, 1] and w the voxel weight (1 by default, 0 where
-    masked or ignored). The fields add: patches, accumulation steps and ranks combine by `+` of each field.
+    masked or ignored). They add: patches, accumulation steps and ranks combine by `+`.
 
     Attributes:
         tp: sum w p g.
@@ -54,6 +54,13 @@ class RegionSums(NamedTuple):
     tp_sq: Tensor | None = None
     difference: Tensor | None = None
     counts: Tensor | None = None
+
+    def __add__(self, other: object) -> RegionSums:
+        """The sums over the voxels of both; what one of them lacks, the result lacks."""
+        if not isinstance(other, RegionSums):
+            return NotImplemented
+        pairs = zip(self, other, strict=True)
+        return RegionSums._make(None if a is None or b is None else a + b for a, b in pairs)
 
 
 # Row of each statistic in the stacked (STATISTICS, N, C) tensor that the operators pass around.
@@ -244,6 +251,25 @@ class ScoreHistogram(NamedTuple):
     nan: Tensor
     edges: Tensor
 
+    def __add__(self, other: object) -> ScoreHistogram:
+        """Counts of both, not the concatenation of two tuples; that the bins are the same is seen on the host.
+
+        Raises:
+            ValueError: for another number of tasks, or other bins.
+        """
+        if not isinstance(other, ScoreHistogram):
+            return NotImplemented
+        if self.counts.shape != other.counts.shape:
+            shapes = tuple(other.counts.shape), tuple(self.counts.shape)
+            raise ValueError("histogram: got counts {} to add, allowed are {}: the same tasks and bins".format(*shapes))
+        if not torch.compiler.is_compiling() and not torch.equal(self.edges, other.edges):
+            bins = [
+                f"{len(each.edges) - 1} bins from {each.edges[0]:g} to {each.edges[-1]:g}" for each in (other, self)
+            ]
+            raise ValueError("histogram: got {} to add, allowed are the same bins, {}".format(*bins))
+        counts, below, above, nan = (mine + theirs for mine, theirs in zip(self[:-1], other[:-1], strict=True))
+        return ScoreHistogram(counts, below, above, nan, self.edges)
+
 
 class RankStatistics(NamedTuple):
     """What the ranks of all scores say of T binary tasks, each field of shape (T,). They do not add.
@@ -341,10 +367,13 @@ class Backend(Protocol):
         that were not asked for or are not defined hold zero.
         """
 
-    def region_sums_backward(self, operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+    def region_sums_backward(
+        self, operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+    ) -> Tensor:
         """Gradient of the input (N, C, V), dense, from that of the stacked sums, times the scalar `scale`.
 
-        It has BASIC rows, or HARD_TP with those of the soft statistics.
+        That of the sums has BASIC rows, or HARD_TP with those of the soft statistics. The gradient of another pass,
+        `into`, is added to in place, and returned.
         """
 
     def confusion_counts(self, operands: CountInput) -> tuple[Tensor, Tensor]:

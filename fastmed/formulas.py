@@ -43,6 +43,12 @@ def regions_of(sums: RegionSums, loss: RatioLinear) -> RegionSums:
     return _each(pooled, lambda field: field[:, loss.first_class :])
 
 
+def _quotient(numerator: Tensor, denominator: Tensor, *, of_nothing: float = 0.0) -> Tensor:
+    """The quotient, and a constant where the denominator is 0: no gradient comes from where nothing was valid."""
+    empty = denominator == 0
+    return torch.where(empty, of_nothing, numerator / torch.where(empty, 1.0, denominator))
+
+
 def _ratio(regions: RegionSums, loss: RatioLinear) -> tuple[Tensor, Tensor]:
     """Numerator and denominator of the overlap ratio."""
     pred, target = (regions.pred_sq, regions.target_sq) if loss.squared else (regions.pred, regions.target)
@@ -52,9 +58,9 @@ def _ratio(regions: RegionSums, loss: RatioLinear) -> tuple[Tensor, Tensor]:
 
 
 def overlap_loss(regions: RegionSums, loss: RatioLinear) -> Tensor:
-    """Overlap loss of each region: one minus the ratio that `loss` describes."""
+    """Overlap loss of each region: one minus the ratio that `loss` describes, and 0 where that is 0 / 0."""
     numerator, denominator = _ratio(regions, loss)
-    return 1.0 - numerator / denominator
+    return 1.0 - _quotient(numerator, denominator, of_nothing=1.0)
 
 
 def soft_dice(sums: RegionSums, *, squared: bool = True, smooth: float = 1e-5) -> Tensor:
@@ -82,7 +88,7 @@ def generalized_dice(regions: RegionSums, weighting: str, smooth: float, class_w
     if class_weight is not None:
         weight = weight * class_weight
     intersection, total = (weight * regions.tp).sum(1), (weight * (regions.pred + regions.target)).sum(1)
-    return 1.0 - (2.0 * intersection + smooth) / (total + smooth)
+    return 1.0 - _quotient(2.0 * intersection + smooth, total + smooth, of_nothing=1.0)
 
 
 def focal_ratio(overlap: Tensor, exponent: float) -> Tensor:
@@ -102,7 +108,7 @@ def matthews(regions: RegionSums, smooth: float) -> Tensor:
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     # The square root has an infinite slope at 0, which a class that is nowhere reaches.
     root = torch.where(product > 0, product, 1.0).sqrt() * (product > 0)
-    return 1.0 - (tp * tn - fp * fn) / (root + smooth)
+    return 1.0 - _quotient(tp * tn - fp * fn, root + smooth)
 
 
 def sensitivity_specificity(regions: RegionSums, sensitivity_share: float, smooth: float) -> Tensor:
@@ -114,8 +120,9 @@ def sensitivity_specificity(regions: RegionSums, sensitivity_share: float, smoot
         raise ValueError("sums: hold no tp_sq; compute them with soft=True")
     inside = regions.target - 2.0 * regions.tp + regions.tp_sq
     outside = regions.pred_sq - regions.tp_sq
-    missed = inside / (regions.target + smooth)
-    return sensitivity_share * missed + (1.0 - sensitivity_share) * outside / (regions.weight - regions.target + smooth)
+    missed = _quotient(inside, regions.target + smooth)
+    false_alarm = _quotient(outside, regions.weight - regions.target + smooth)
+    return sensitivity_share * missed + (1.0 - sensitivity_share) * false_alarm
 
 
 def nll_weights(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor]:
@@ -152,12 +159,6 @@ def nll_normaliser(sums: RegionSums, loss: RatioLinear, weights: LossWeights) ->
     if loss.nll_mean == "task":
         return sums.weight * sums.weight.shape[1]
     return sums.weight.sum(1, keepdim=True) if loss.nll_mean == "elements" else sums.weight.mean(1, keepdim=True)
-
-
-def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and exactly 0 where nothing was valid: no gradient comes from an ignored batch."""
-    empty = denominator == 0
-    return torch.where(empty, torch.zeros_like(numerator), numerator / torch.where(empty, 1.0, denominator))
 
 
 def nll_per_class(sums: RegionSums, loss: RatioLinear, weights: LossWeights) -> Tensor:
@@ -211,12 +212,12 @@ def ratio_linear_gradient(sums: RegionSums, loss: RatioLinear, weights: LossWeig
     gradient = sums.tp.new_zeros((BASIC, *sums.tp.shape))
     if loss.lambda_ratio:
         numerator, denominator = _ratio(regions_of(sums, loss), loss)
-        by_ratio = -loss.lambda_ratio / denominator
+        by_ratio = _quotient(torch.full_like(denominator, -loss.lambda_ratio), denominator)
         if loss.mean:
             by_ratio = by_ratio / by_ratio.numel()
         if weights.region is not None:
             by_ratio = by_ratio * weights.region[loss.first_class :]
-        ratio = numerator / denominator
+        ratio = _quotient(numerator, denominator, of_nothing=1.0)
         gradient[TP, :, loss.first_class :] = by_ratio * (loss.numerator_tp - loss.denominator_tp * ratio)
         by_pred = PRED_SQ if loss.squared else PRED
         gradient[by_pred, :, loss.first_class :] = -loss.denominator_pred * ratio * by_ratio

@@ -41,6 +41,14 @@ _library.define(
 _library.define(
     f"region_sums_backward({_OPERANDS}, Tensor gradient, Tensor? scale, str backend) -> Tensor",
 )
+_PASSES = (
+    "Tensor input, Tensor target, Tensor? mask, str[] activation, int? ignore_index, Tensor? uncertain, "
+    "float[] label_smoothing, float[] gamma"
+)
+_library.define(
+    f"region_passes({_PASSES}, bool[] nll, bool[] soft, bool hard, bool? validate, str backend) -> (Tensor, Tensor)"
+)
+_library.define(f"region_passes_backward({_PASSES}, Tensor gradient, bool[] soft, str backend) -> Tensor")
 _library.define(
     f"region_loss({_OPERANDS}, Tensor? region_weight, Tensor? nll_pos_weight, Tensor? nll_neg_weight, "
     "float[] loss, bool? validate, str backend) -> (Tensor, Tensor)"
@@ -186,6 +194,35 @@ def _region_sums_backward(*arguments: Any) -> Tensor:
     return _of_table(_select(operands, backend).region_sums_backward(operands, gradient, scale), arguments[0])
 
 
+def _each_pass(arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The operands of each of several passes over the same tensors."""
+    input, target, mask, activations, ignore_index, uncertain, smoothings, gammas = arguments[:_FIELDS]
+    return [
+        (input, target, mask, activation, ignore_index, uncertain, smoothing, gamma)
+        for activation, smoothing, gamma in zip(activations, smoothings, gammas, strict=True)
+    ]
+
+
+def _region_passes(*arguments: Any) -> tuple[Tensor, Tensor]:
+    nll, soft, hard, validate, backend = arguments[_FIELDS:]
+    results: list[tuple[Tensor, Tensor]] = []
+    for fields, *wanted in zip(_each_pass(arguments), nll, soft, strict=True):
+        # All passes have the same hard target, and labels out of range.
+        is_first = not results
+        results.append(_region_sums(*fields, *wanted, hard and is_first, validate if is_first else False, backend))
+    return torch.stack([stacked for stacked, _ in results]), results[0][1]
+
+
+def _region_passes_backward(*arguments: Any) -> Tensor:
+    gradient, soft, backend = arguments[_FIELDS:]
+    total: Tensor | None = None
+    for fields, by_sums, has_soft in zip(_each_pass(arguments), gradient, soft, strict=True):
+        operands, rows = _operands(fields), HARD_TP if has_soft else BASIC
+        total = _select(operands, backend).region_sums_backward(operands, by_sums[:rows], None, total)
+    assert total is not None
+    return _of_table(total, arguments[0])
+
+
 def _region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands = _operands(arguments[:_FIELDS])
     region, pos, neg, numbers, validate, backend = arguments[_FIELDS:]
@@ -274,6 +311,8 @@ _U = RankStatistics._fields.index("u")
 for _name, _body in {
     "region_sums": _region_sums,
     "region_sums_backward": _region_sums_backward,
+    "region_passes": _region_passes,
+    "region_passes_backward": _region_passes_backward,
     "region_loss": _region_loss,
     "confusion_counts": _confusion_counts,
     "score_histogram": _score_histogram,
@@ -293,7 +332,15 @@ def _(input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     return stacked, input.new_empty((*stacked.shape[1:], 4) if hard else (0,), dtype=torch.int64)
 
 
+@torch.library.register_fake("fastmed::region_passes")
+def _(input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    stacked, hard = _stacked(input, STATISTICS), arguments[-3]
+    counts = input.new_empty((*stacked.shape[1:], 4) if hard else (0,), dtype=torch.int64)
+    return stacked.new_empty((len(arguments[2]), *stacked.shape)), counts
+
+
 @torch.library.register_fake("fastmed::region_sums_backward")
+@torch.library.register_fake("fastmed::region_passes_backward")
 def _(input: Tensor, *_arguments: Any) -> Tensor:
     return torch.empty_like(input)
 
@@ -381,6 +428,27 @@ class _Differentiable(_Function):
         return torch.ops.fastmed.region_sums_backward.default(*operands, *gradient, ctx.backend), None, None
 
 
+class _DifferentiablePasses(_Function):
+    """Runs `region_passes`; the gradients of all passes go into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        stacked, counts = run(*arguments)
+        input, target, mask, activations, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
+        ctx.mark_non_differentiable(counts)
+        ctx.save_for_backward(input, target, mask, uncertain)
+        ctx.options, ctx.nll_options = (activations, ignore_index), nll_options
+        ctx.soft, ctx.backend = arguments[_FIELDS + 1], arguments[-1]
+        return stacked, counts
+
+    @staticmethod
+    def backward(ctx: Any, *by_output: Tensor) -> tuple[Any, ...]:
+        input, target, mask, uncertain = ctx.saved_tensors
+        operands = (input, target, mask, *ctx.options, uncertain, *ctx.nll_options)
+        op = torch.ops.fastmed.region_passes_backward.default
+        return op(*operands, by_output[0], ctx.soft, ctx.backend), None, None
+
+
 class _GradientAtHand(torch.autograd.Function):
     """A loss whose gradient was computed along with it."""
 
@@ -431,8 +499,10 @@ def _register_autograd(name: str, body: Callable[..., Any], function: type[_Func
 
 
 _register_autograd("region_sums", _region_sums, _Differentiable)
+_register_autograd("region_passes", _region_passes, _DifferentiablePasses)
 _register_autograd("region_loss", _region_loss, _Differentiable)
 _register_autograd("region_sums_backward", _region_sums_backward, _OnceDifferentiable)
+_register_autograd("region_passes_backward", _region_passes_backward, _OnceDifferentiable)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -451,6 +521,39 @@ def region_sums(operands: RegionInput, wanted: Wanted, validate: bool | None, ba
     """The sums of one pass; the optional ones are None unless wanted and defined."""
     stacked, counts = torch.ops.fastmed.region_sums(*operands, *wanted, validate, backend)
     return unstack(stacked, counts, operands.activation, wanted)
+
+
+def region_passes(
+    operands: Sequence[RegionInput], wanted: Sequence[Wanted], validate: bool | None, backend: str
+) -> list[RegionSums]:
+    """The sums of several passes over the tensors of the first, whose gradients are added up in one.
+
+    The passes differ in activation, label smoothing and gamma, and in what is wanted but for hard counts, which are
+    those of the first.
+    """
+    if len(operands) == 1:
+        return [region_sums(operands[0], wanted[0], validate, backend)]
+    input, target, mask, _, ignore_index, uncertain, *_ = operands[0]
+    nll, soft, (hard, *_) = zip(*wanted, strict=True)
+    stacked, counts = torch.ops.fastmed.region_passes(
+        input,
+        target,
+        mask,
+        [each.activation for each in operands],
+        ignore_index,
+        uncertain,
+        [each.label_smoothing for each in operands],
+        [each.gamma for each in operands],
+        nll,
+        soft,
+        hard,
+        validate,
+        backend,
+    )
+    sums: list[RegionSums] = []
+    for of_pass, each, wants in zip(stacked.unbind(0), operands, wanted, strict=True):
+        sums.append(unstack(of_pass, counts, each.activation, wants._replace(hard=hard and not sums)))
+    return sums
 
 
 def region_loss(

@@ -145,11 +145,13 @@ def _strata(table: LabelTable, mode: str, task: int | str | None, num_replicas: 
 def _task_index(table: LabelTable, task: int | str | None) -> int:
     if task is None:
         return 0
-    if isinstance(task, str):
-        if task in table.columns:
-            return table.columns.index(task)
-    elif task in range(table.tasks):
-        return task
+    if task in table.columns:
+        return table.columns.index(task)
+    if any(isinstance(name, int | np.integer) for name in table.columns):
+        # As a position, a number would say another task than it does in labels[task].
+        raise ValueError(f"task: got {task!r}, allowed is the name of a column, one of {table.columns}")
+    if not isinstance(task, str) and task in range(table.tasks):
+        return int(task)
     names = f", or one of {table.columns}" if table.columns else ""
     raise ValueError(f"task: got {task!r}, allowed is 0 to {table.tasks - 1}{names}")
 
@@ -225,7 +227,8 @@ class BalancedSampler(Sampler[int]):
     Args:
         labels: NumPy array, tensor, pandas DataFrame or Series, (N,) or (N, T), as for `class_balance`.
         mode: "oversample" or "undersample".
-        task: the one task to balance, its index or the name of its column; None for all of them.
+        task: the one task to balance, its index or the name of its column; None for all of them. Where columns are
+            named by integers an integer is a name, as in `labels[task]` of pandas.
         seed: at least 0; the same on all ranks.
         num_replicas: number of ranks; None for that of `torch.distributed`, 1 without.
         rank: of this process, 0 to `num_replicas - 1`; None for that of `torch.distributed`, 0 without.

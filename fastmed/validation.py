@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,30 @@ def choice(argument: str, value: object, allowed: Sequence[object]) -> None:
         raise ValueError(f"{argument}: got {value!r}, allowed are {', '.join(map(repr, allowed))}")
 
 
+def tensor(argument: str, value: object) -> None:
+    """Raises `TypeError` for anything but a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{argument}: got {type(value).__name__}, allowed is a tensor")
+
+
+def whole(argument: str, value: object) -> None:
+    """Raises `TypeError` for anything but a whole number."""
+    if not isinstance(value, int | np.integer | torch.SymInt):
+        raise TypeError(f"{argument}: got {value!r}, allowed is a whole number")
+
+
+def is_number(value: object) -> bool:
+    """Whether the value is a real number of Python's, NumPy's or a compiler's."""
+    return isinstance(value, float | int | np.number | torch.SymFloat | torch.SymInt)
+
+
+def finite(argument: str, value: Any) -> None:
+    """Raises `ValueError` unless the value is a finite number."""
+    # Compilers trace comparisons of numbers, and no math.isfinite.
+    if not is_number(value) or not -math.inf < value < math.inf:
+        raise ValueError(f"{argument}: got {value!r}, allowed is a finite number")
+
+
 def non_negative(argument: str, value: float) -> None:
     """Raises `ValueError` unless the number is finite and at least 0."""
     if not 0.0 <= value < float("inf"):
@@ -53,7 +78,8 @@ def smoothing(argument: str, value: float) -> None:
 
 def missing_policy(missing: MissingPolicy) -> None:
     """Raises `ValueError` unless each policy is one that there is; how many tasks there are, the labels tell."""
-    uncertain_values(missing, 1 if isinstance(missing, str | Smooth) else len(missing))
+    is_one = isinstance(missing, str | Smooth) or not isinstance(missing, Sequence)
+    uncertain_values(missing, 1 if is_one else len(missing))
 
 
 def labels(argument: str, value: Tensor) -> None:
@@ -68,13 +94,57 @@ def class_weights(argument: str, value: ClassWeight, like: Tensor) -> Tensor | N
     """Weights as a float tensor (C,) on the device of `like` (N, C, ...), or None."""
     if value is None:
         return None
-    weights = torch.as_tensor(value, dtype=torch.float32, device=like.device)
     classes = like.shape[1]
+    if isinstance(value, int | float):
+        # Filled where it is used: a copy from the host would make a GPU wait.
+        return torch.full((classes,), float(value), dtype=torch.float32, device=like.device)
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(f"{argument}: requires a gradient, but none flows to weights; pass {argument}.detach()")
+        weights = value.to(like.device, torch.float32)
+    else:
+        weights = (_cached_weights if _is_real(like) else _weights)(tuple(value), like.device)
     if weights.ndim == 0:
         return weights.expand(classes)
     if weights.shape != (classes,):
         raise ValueError(f"{argument}: got shape {tuple(weights.shape)}, allowed is one weight or ({classes},)")
     return weights
+
+
+def _weights(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return _made_of_numbers(lambda: torch.tensor(values, dtype=torch.float32), device)
+
+
+def _made_of_numbers(make: Callable[[], Tensor], device: torch.device) -> Tensor:
+    # Validation often comes first, in inference mode, whose tensors no later training step may save.
+    with torch.inference_mode(False):
+        return make().to(device)
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether nothing looks on for which this tensor stands: what is made then must not outlive it."""
+    is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not is_looked_at and type(tensor) in (Tensor, torch.nn.Parameter)
+
+
+# One copy to a GPU for all calls of a training run, which do not wait for it.
+_cached_weights = functools.lru_cache(maxsize=64)(_weights)
+
+
+def weight_of_classes(argument: str, value: BinaryWeight) -> None:
+    """Raises `ValueError` unless weights are finite numbers from 0 on; those on a GPU are not looked at.
+
+    Raises:
+        TypeError: for something that is neither a number, nor a sequence or tensor of numbers.
+    """
+    try:
+        weights = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{argument}: got {value!r}, allowed are None, a number, or one number for each class"
+        ) from error
+    if weights.is_cpu and not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(f"{argument}: got {value!r}, allowed are finite numbers, 0 or more")
 
 
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -202,6 +272,10 @@ def region_input(
             "activation: got 'softmax' with one class, whose probability is always 1; "
             "use activation='sigmoid', or give the input a channel for the background"
         )
+    classes = input.shape[1]
+    if ignore_index is not None and 0 <= ignore_index < classes != 1 and target.ndim == input.ndim:
+        kept = target[:, ignore_index : ignore_index + 1] != 1
+        mask, ignore_index = kept if mask is None else mask * kept, None
     options = (activation or "none", ignore_index, None, label_smoothing, gamma)
     return _laid_out(input, target, mask, *options)
 
@@ -212,7 +286,7 @@ def binary_input(
     mask: Tensor | None,
     *,
     ignore_index: int | None = None,
-    missing: MissingPolicy | None = None,
+    missing: MissingPolicy = "ignore",
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
     pool_batch: bool = False,
@@ -226,29 +300,22 @@ def binary_input(
     target, mask = _checked(input, target, mask)
     non_negative("gamma", gamma)
     smoothing("label_smoothing", label_smoothing)
-    uncertain = None
-    if missing is not None:
-        if target.ndim != input.ndim:
-            raise ValueError(
-                f"missing: got {missing!r} with a label map of shape {tuple(target.shape)}; "
-                f"allowed is a target with a channel for each class, {tuple(input.shape)}"
-            )
-        policy = missing if isinstance(missing, str | Smooth) else tuple(missing)
-        # What stands for a tensor while a compiler, a fake mode or a transform looks on must not outlive it.
-        is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        is_real = not is_looked_at and type(input) in (Tensor, torch.nn.Parameter)
-        uncertain = (_cached_uncertain if is_real else _uncertain)(policy, input.shape[1], input.device)
+    if target.ndim != input.ndim:
+        raise ValueError(
+            f"missing: got {missing!r} with a label map of shape {tuple(target.shape)}; "
+            f"allowed is a target with a channel for each class, {tuple(input.shape)}"
+        )
+    # Hashable, for the cache.
+    policy = tuple(missing) if isinstance(missing, list) else missing
+    uncertain = (_cached_uncertain if _is_real(input) else _uncertain)(policy, input.shape[1], input.device)
     laid_out = RegionInput if pool_batch and input.ndim == 2 else _laid_out
     return laid_out(input, target, mask, "sigmoid", ignore_index, uncertain, label_smoothing, gamma)
 
 
 def _uncertain(policy: MissingPolicy, tasks: int, device: torch.device) -> Tensor:
-    # Validation often comes first, in inference mode, whose tensors no later training step may save.
-    with torch.inference_mode(False):
-        return uncertain_values(policy, tasks).to(device)
+    return _made_of_numbers(lambda: uncertain_values(policy, tasks), device)
 
 
-# One copy to a GPU for all calls of a training run, which do not wait for it.
 _cached_uncertain = functools.lru_cache(maxsize=64)(_uncertain)
 
 
@@ -259,6 +326,9 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
         TypeError: for a dtype that has no meaning here.
         ValueError: for shapes or devices that do not belong together.
     """
+    for name, operand in (("scores", scores), ("target", target), ("mask", mask)):
+        if operand is not None:
+            tensor(name, operand)
     if scores.dtype not in _FLOAT_DTYPES:
         raise TypeError(f"scores: got {scores.dtype}, allowed are float16, bfloat16, float32 and float64")
     if target.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
@@ -269,9 +339,9 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
         raise ValueError(
             f"target: got shape {tuple(target.shape)}, allowed is that of the scores, {tuple(scores.shape)}"
         )
-    for name, tensor in (("target", target), ("mask", mask)):
-        if tensor is not None and tensor.device != scores.device:
-            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the scores, {scores.device}")
+    for name, operand in (("target", target), ("mask", mask)):
+        if operand is not None and operand.device != scores.device:
+            raise ValueError(f"{name}: got device {operand.device}, allowed is that of the scores, {scores.device}")
     if mask is not None:
         if mask.dtype not in _LABEL_DTYPES:
             raise TypeError(f"mask: got {mask.dtype}, allowed are bool and integer dtypes: a label counts or does not")
@@ -282,13 +352,19 @@ def scored(scores: Tensor, target: Tensor, mask: Tensor | None) -> Scored:
     return Scored(voxels(scores, 2), voxels(target, 2), None if mask is None else voxels(mask, 2))
 
 
+def _readable_numbers(value: Threshold) -> Sequence[object]:
+    """The numbers of a threshold that can be looked at without a device synchronisation, or a compiler's guard."""
+    if not isinstance(value, Tensor):
+        return value if isinstance(value, Sequence) else (value,)
+    numbers: list[object] = value.flatten().tolist() if value.is_cpu and _is_real(value) else []
+    return numbers
+
+
 def _threshold(value: Threshold, input: Tensor) -> Tensor:
     """Thresholds (C,) in float64, to compare with the input as it is."""
     classes = input.shape[1]
-    if not isinstance(value, Tensor):
-        for number in value if isinstance(value, Sequence) else (value,):
-            if not math.isfinite(number):
-                raise ValueError(f"threshold: got {number!r}, allowed is a finite number")
+    for number in _readable_numbers(value):
+        finite("threshold", number)
     threshold = torch.as_tensor(value, dtype=torch.float64, device=input.device).detach()
     if threshold.ndim and threshold.shape != (classes,):
         raise ValueError(f"threshold: got shape {tuple(threshold.shape)}, allowed is one number or {(classes,)}")
@@ -331,16 +407,20 @@ def count_input(
         ValueError: for shapes or devices that do not belong together, or an option out of its range.
     """
     choice("pool", pool, POOLS)
+    whole("num_classes", num_classes)
+    if ignore_index is not None:
+        whole("ignore_index", ignore_index)
     fewest = 2 if threshold is None else 1
     if num_classes < fewest:
         raise ValueError(f"num_classes: got {num_classes}, allowed is {fewest} or more")
-    for name, tensor in (("input", input), ("target", target), ("mask", mask)):
-        if tensor is None:
+    for name, operand in (("input", input), ("target", target), ("mask", mask)):
+        if operand is None:
             continue
-        if tensor.device != input.device:
-            raise ValueError(f"{name}: got device {tensor.device}, allowed is that of the input, {input.device}")
-        if tensor.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
-            raise TypeError(f"{name}: got {tensor.dtype}, allowed are bool, integer and floating dtypes")
+        tensor(name, operand)
+        if operand.device != input.device:
+            raise ValueError(f"{name}: got device {operand.device}, allowed is that of the input, {input.device}")
+        if operand.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+            raise TypeError(f"{name}: got {operand.dtype}, allowed are bool, integer and floating dtypes")
     are_scores = threshold is not None or input.is_floating_point()
     if are_scores:
         samples, spatial = _scores_shape(input, num_classes)

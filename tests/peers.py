@@ -8,11 +8,16 @@ import types
 
 
 def prepare_smp() -> None:
-    """Makes the losses and metrics of segmentation_models_pytorch importable without the packages of its networks."""
+    """Makes the losses and metrics of segmentation_models_pytorch importable without the packages of its networks.
+
+    Stands in for its `__init__` where these are absent, and for nothing else that may be wrong with it.
+    """
     name = "segmentation_models_pytorch"
     try:
         importlib.import_module(name)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if str(error.name).split(".")[0] not in ("timm", "torchvision", "huggingface_hub", "safetensors", "PIL"):
+            raise
         spec = importlib.util.find_spec(name)
         if spec is None or spec.submodule_search_locations is None:
             raise

@@ -119,6 +119,28 @@ def test_undefined_figures_are_nan() -> None:
     assert diagram.counts[1].sum() == 0
 
 
+@pytest.mark.parametrize(("empty", "value"), [("nan", torch.nan), ("skip", torch.nan), ("zero", 0.0), ("one", 1.0)])
+def test_undefined_figures_by_policy(empty: str, value: float) -> None:
+    scores, target = scores_and_labels((50, 2))
+    target[:, 1] = torch.nan
+    histogram = score_histogram(scores, target)
+    for figure in FIGURES:
+        defined, error = figure(histogram), figure(histogram, empty=empty)
+        assert error.value[1].item() == pytest.approx(value, nan_ok=True)
+        assert error.bound[1].item() == pytest.approx(0.0 * value, nan_ok=True)
+        assert (error.value[0], error.bound[0]) == (defined.value[0], defined.bound[0])
+        with pytest.raises(ValueError, match="empty: got 'two'"):
+            figure(histogram, empty="two")
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "logit"])
+def test_logits_are_no_probabilities(spacing: str) -> None:
+    histogram = score_histogram(5.0 * torch.randn(500, 1), torch.ones(500, 1), spacing=spacing)
+    for figure in FIGURES:
+        with pytest.warns(UserWarning, match=r"scores: \d+ of 500 lie outside the limits .* activation='sigmoid'"):
+            figure(histogram)
+
+
 @pytest.mark.parametrize("figure", [*FIGURES, metrics.reliability_diagram])
 def test_refusals(figure) -> None:  # type: ignore[no-untyped-def]
     scores, target = torch.rand(5, 1), torch.ones(5, 1)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
+import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from drop_ins import error_of, rounding
 from ranks import Ranks
 from torch import Tensor
 from under_test import DEVICE, backends, label
@@ -17,16 +24,16 @@ from under_test import DEVICE, backends, label
 pytest.importorskip("nnunetv2")
 
 from nnunetv2.training.loss import compound_losses, deep_supervision, dice
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.helpers import softmax_helper_dim1
 
 from fastmed.compat import nnunet as ours
-from fastmed.compat.fallback import FallbackWarning, announce
+from fastmed.compat.fallback import FallbackWarning, announced
 
 PEERS = {name: getattr(module, name) for module in (dice, compound_losses) for name in dir(module)}
 # The grouping of float32 sums differs.
 TOLERANCE = 1e-5
 IGNORED = 7
+ROOT = Path(__file__).parent.parent
 SHAPE = (2, 3, 5, 6, 4)
 
 
@@ -175,7 +182,7 @@ def assert_conforms(case: Case, backend: str = "auto") -> None:
 def test_value_and_gradient_without_a_fallback(case: Case, backend: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
-        announce.cache_clear()
+        announced.clear()
         assert_conforms(case, backend)
 
 
@@ -184,39 +191,99 @@ def test_every_backend(case: Case, region_backend: str) -> None:
     assert_conforms(case, region_backend)
 
 
+ORDINARY = [
+    *(
+        case
+        for case in FUSED
+        if case.name in ("SoftDiceLoss", "MemoryEfficientSoftDiceLoss") and case.target == "labels"
+    ),
+    *(case for case in FUSED if case.name in ("DC_and_CE_loss", "DC_and_BCE_loss")),
+]
+
+
+@pytest.mark.parametrize("case", ORDINARY, ids=label)
+def test_ordinary_configurations_run_fused(case: Case, ran: set[str], fastest: str) -> None:
+    value_and_gradient(build(case, vars(ours)), *tensors_of(case))
+    assert ran == {fastest}
+
+
 @pytest.mark.filterwarnings("ignore:size_average and reduce args")
 @pytest.mark.parametrize("case", FALLBACKS, ids=label)
 def test_what_has_no_fused_path_says_so_once(case: Case) -> None:
-    announce.cache_clear()
+    announced.clear()
     with pytest.warns(FallbackWarning, match=case.name):
         assert_conforms(case)
     assert_conforms(case)
 
 
 @pytest.mark.parametrize("case", FEW, ids=label)
-def test_half_precision_is_nearer_to_the_exact_loss(case: Case) -> None:
+def test_half_precision_is_nearer_to_the_exact_loss(case: Case, region_backend: str) -> None:
     logits, *rest = tensors_of(case)
     logits = logits.bfloat16()
-    value, gradient = value_and_gradient(build(case, vars(ours)), logits, *rest)
+    value, gradient = value_and_gradient(build(case, vars(ours), region_backend), logits, *rest)
     exact, exact_gradient = value_and_gradient(build(case, PEERS).double(), logits.double(), *rest)
     assert_close(value, exact)
-    # A gradient is rounded to the input's precision, half a unit in the last of 8 bits.
-    assert_close(gradient, exact_gradient, 2.0**-8)
+    assert_close(gradient, exact_gradient, TOLERANCE + rounding(logits.dtype, region_backend))
 
 
-@pytest.mark.usefixtures("no_batch_is_small")
-def test_nothing_is_kept_but_logits_and_labels() -> None:
-    kept: set[int] = set()
+def kept_beside(loss: Any, logits: Tensor, target: Tensor) -> list[int]:
+    """Bytes of each tensor that backward needs, apart from logits, target and a few numbers a class."""
+    kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.numel() > 64:
-            kept.add(tensor.untyped_storage().data_ptr())
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    logits, labels = torch.randn(SHAPE, requires_grad=True), target_of(FUSED[0])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        ours.DC_and_CE_loss(dict(TRAINER), {}, ignore_label=IGNORED)(logits, labels)
-    assert kept <= {tensor.untyped_storage().data_ptr() for tensor in (logits, labels)}
+        loss(logits.requires_grad_(), target)
+    operands = {tensor.untyped_storage().data_ptr() for tensor in (logits, target)}
+    return [nbytes for pointer, nbytes in kept.items() if pointer not in operands]
+
+
+@pytest.mark.usefixtures("no_batch_is_small")
+class TestKeptForBackward:
+    """What the documentation says of it."""
+
+    VOXELS = SHAPE[0] * math.prod(SHAPE[2:])
+
+    def test_logits_and_labels(self) -> None:
+        loss = ours.DC_and_CE_loss(dict(TRAINER), {}, ignore_label=IGNORED)
+        assert kept_beside(loss, torch.randn(SHAPE), target_of(FUSED[0])) == []
+
+    def test_regions(self) -> None:
+        assert kept_beside(ours.DC_and_BCE_loss({}, dict(TRAINER)), torch.randn(SHAPE), torch.rand(SHAPE) < 0.5) == []
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.int16, torch.float32], ids=str)
+    def test_regions_with_an_ignore_label_and_a_byte_a_voxel(self, dtype: torch.dtype) -> None:
+        loss = ours.DC_and_BCE_loss({}, dict(TRAINER), use_ignore_label=True)
+        target = torch.randint(2, (SHAPE[0], SHAPE[1] + 1, *SHAPE[2:])).to(dtype)
+        assert kept_beside(loss, torch.randn(SHAPE), target) == [self.VOXELS]
+
+    def test_labels_in_floating_point_as_whole_numbers(self) -> None:
+        loss = ours.SoftDiceLoss(**SOFTMAX, ddp=False)
+        labels = torch.randint(3, (SHAPE[0], 1, *SHAPE[2:])).float()
+        assert kept_beside(loss, torch.randn(SHAPE), labels) == [4 * self.VOXELS]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("channels", ["one", "foreground", "all"])
+@pytest.mark.parametrize("do_bg", [True, False])
+@pytest.mark.filterwarnings("ignore:.*has no fused path")
+def test_channels_of_a_mask_are_those_that_nnunet_takes(classes: int, channels: str, do_bg: bool) -> None:
+    input, labels = torch.randn(2, classes, 5, 6), torch.randint(classes, (2, 1, 5, 6))
+    mask = torch.rand(2, {"one": 1, "foreground": classes - 1, "all": classes}[channels], 5, 6) < 0.5
+    losses = [
+        library["MemoryEfficientSoftDiceLoss"](**SOFTMAX, do_bg=do_bg, ddp=False) for library in (vars(ours), PEERS)
+    ]
+    expected = error_of(lambda: losses[1](input, labels, mask))
+    if expected is not None:
+        with pytest.raises(expected):
+            losses[0](input, labels, mask)
+        return
+    mine, theirs = (value_and_gradient(loss, input, labels, mask) for loss in losses)
+    for actual, other in zip(mine, theirs, strict=True):
+        assert_close(actual, other)
 
 
 def test_the_same_errors() -> None:
@@ -275,15 +342,55 @@ def test_ranks_of_unequal_batches_have_the_dice_of_their_union(two: Ranks) -> No
         assert_close(torch.from_numpy(gradient), 2 * share)
 
 
-def test_the_printed_folder_holds_the_trainer() -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "fastmed.compat.nnunet"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    # nnU-Net looks through its own folder first, and imports more there than the trainers here need.
-    found = recursive_find_python_class(
-        printed, "nnUNetTrainerFastmed", None, base_folder=printed, cleanup_imports_from_base_folder=True
+# nnU-Net looks through its own trainers first, some of which are of packages that their losses need not have.
+_NNUNET_WITHOUT_TRANSFORMERS = """
+import importlib.machinery, importlib.util, sys, torch
+
+ABSENT = {name for name in ("timm", "einops") if importlib.util.find_spec(name) is None}
+
+class StandIns:
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in ABSENT else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        module.__getattr__ = self.attribute
+    def attribute(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (torch.nn.Module,), {})
+
+sys.meta_path.append(StandIns())
+"""
+_TRAINER_FROM_ARGS = """
+from nnunetv2.run.run_training import get_trainer_from_args
+trainer = get_trainer_from_args("Dataset001_X", "3d_fullres", 0, "nnUNetTrainerFastmed", device=torch.device("cpu"))
+print(type(trainer).__module__)
+"""
+
+
+def test_nnunet_finds_the_trainer_by_its_name(tmp_path: Path) -> None:
+    """In a process of its own, which sets the variable by the line of the documentation."""
+    folder = tmp_path / "Dataset001_X"
+    folder.mkdir()
+    configuration = {"batch_size": 2, "patch_size": [8, 8, 8], "data_identifier": "x", "architecture": {}}
+    plans = {"dataset_name": folder.name, "plans_name": "x", "configurations": {"3d_fullres": configuration}}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1}, "channel_names": {"0": "x"}}))
+    documented = re.findall(r"^export nnUNet_extTrainer=.*$", (ROOT / "docs" / "nnunet.md").read_text(), re.MULTILINE)
+    assert len(documented) == 1
+    line = documented[0].replace("python", shlex.quote(sys.executable))
+    variables = {f"nnUNet_{name}": str(tmp_path) for name in ("raw", "preprocessed", "results")}
+    done = subprocess.run(
+        ["sh", "-c", f'{line}; exec "$0" -', sys.executable],
+        input=_NNUNET_WITHOUT_TRANSFORMERS + _TRAINER_FROM_ARGS,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert found.__module__ == "fastmed.compat.nnunet.trainer"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "fastmed.compat.nnunet.trainer"
 
 
 class _Labels(NamedTuple):

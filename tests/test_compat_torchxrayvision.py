@@ -59,7 +59,16 @@ def test_task_weights(missing):
     weights = np.nansum(labels.cpu().numpy(), axis=0)
     weights = weights.max() - weights + weights.mean()
     weights = weights / weights.max()
-    torch.testing.assert_close(xrv.task_weights(labels), torch.as_tensor(weights).float(), rtol=1e-6, atol=0.0)
+    for each in (labels, labels.cpu().numpy(), labels.double().cpu().numpy()):
+        torch.testing.assert_close(xrv.task_weights(each), torch.as_tensor(weights).float(), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("given", [list, np.array, torch.tensor])
+def test_weights_of_any_kind(given):
+    outputs, targets, weights = torch.randn(20, 3), table(20, 3, 0.3), [1.0, 2.0, 0.5]
+    expected = loop(outputs.double(), targets, weights).item()
+    for loss in (xrv.MultiTaskLoss(given(weights)), lambda *batch: xrv.multitask_loss(*batch, given(weights))):
+        assert loss(outputs, targets).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_weights_follow_the_module():

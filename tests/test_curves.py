@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Literal
+
 import pytest
 import torch
 from scored import labelled, scores_and_labels
 from torch import Tensor
 
-from fastmed.functional import ScoreHistogram, rank_statistics, score_histogram
+from fastmed.functional import ScoreHistogram, confusion_counts, rank_statistics, score_histogram
 from fastmed.metrics import functional as metrics
 
 BINS = 64
@@ -169,8 +172,10 @@ def test_scores_beyond_the_limits_keep_their_order() -> None:
     scores = torch.tensor([[-5.0], [0.5], [7.0], [-4.0], [0.6], [9.0]])
     histogram = score_histogram(scores, torch.tensor([[0], [0], [0], [1], [1], [1]]), 4)
     # In pairs of equal groups: a tie in each of three groups, and order across them.
-    assert metrics.auroc(histogram).value.item() == (3 * 0.5 + 3) / 9
-    assert metrics.roc(histogram).tpr[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 1])
+    with pytest.warns(UserWarning, match=r"scores: 4 of 6 lie outside the limits of the bins, 0 to 1, and count"):
+        assert metrics.auroc(histogram).value.item() == (3 * 0.5 + 3) / 9
+    histogram = score_histogram(scores, torch.tensor([[0], [0], [0], [1], [1], [1]]), 4, limits=(-1.0, 1.0))
+    assert metrics.roc(histogram).tpr[0].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3, 1])
 
 
 def test_nan_scores_are_left_out() -> None:
@@ -207,6 +212,47 @@ def test_undefined_figures_are_nan(label: float) -> None:
     assert metrics.precision_recall(histogram).precision[1].isnan().all() == (label != 1.0)
 
 
+@pytest.mark.parametrize(("empty", "value"), [("nan", torch.nan), ("skip", torch.nan), ("zero", 0.0), ("one", 1.0)])
+def test_undefined_figures_by_policy(empty: Literal["nan", "skip", "zero", "one"], value: float) -> None:
+    scores, target = scores_and_labels((50, 2))
+    target[:, 1] = 0.0
+    histogram = score_histogram(scores, target)
+    for area in (
+        metrics.auroc(histogram, empty=empty),
+        metrics.auroc(rank_statistics(scores, target), empty=empty),
+    ):
+        assert area.value[1].item() == pytest.approx(value, nan_ok=True)
+        assert area.bound[1].item() == pytest.approx(0.0 * value, nan_ok=True)
+    assert metrics.average_precision(histogram, empty=empty)[1].item() == pytest.approx(value, nan_ok=True)
+    curve, precision_recall = metrics.roc(histogram, empty=empty), metrics.precision_recall(histogram, empty=empty)
+    expected = torch.full_like(curve.tpr[1], value)
+    torch.testing.assert_close(curve.tpr[1], expected, equal_nan=True)
+    torch.testing.assert_close(precision_recall.recall[1], expected, equal_nan=True)
+    torch.testing.assert_close(curve.fpr[1], metrics.roc(histogram).fpr[1])
+    # Without positives every call is wrong, and to make none is never.
+    assert precision_recall.precision[1].isnan().all() == (value != value)
+    if value == value:
+        assert set(precision_recall.precision[1].tolist()) == {0.0, 1.0}
+
+
+def test_undefined_figures_as_in_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    scores, target = torch.tensor([0.1, 0.4, 0.8]), torch.zeros(3)
+    histogram = score_histogram(scores[:, None], target[:, None])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        average, (_, recall, _) = average_precision_score(target, scores), precision_recall_curve(target, scores)
+    assert metrics.average_precision(histogram, empty="zero").item() == average
+    assert set(metrics.precision_recall(histogram, empty="one").recall[0, :-1].tolist()) == set(recall[:-1].tolist())
+
+
+@pytest.mark.parametrize("figure", [metrics.roc, metrics.auroc, metrics.precision_recall, metrics.average_precision])
+def test_unknown_policies(figure) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="empty: got 'two'"):
+        figure(score_histogram(torch.rand(4, 1), torch.ones(4, 1)), empty="two")
+
+
 def test_more_pairs_than_64_bits_number() -> None:
     counts = torch.zeros(1, 2, 4, dtype=torch.int64)
     counts[0, 0, 0] = counts[0, 1, 2] = 2**40
@@ -227,3 +273,18 @@ def test_a_specificity_is_a_share(specificity: float) -> None:
     histogram = score_histogram(torch.rand(4, 1), torch.ones(4, 1))
     with pytest.raises(ValueError, match=r"least_specificity: got \S+, allowed is 0 to 1"):
         metrics.sensitivity_at_specificity(histogram, specificity)
+
+
+def test_compiled_whole() -> None:
+    scores, target = scores_and_labels((50, 2))
+    threshold = torch.tensor([0.2, 0.6])
+
+    def figures(scores: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        histogram = score_histogram(scores, target, 16) + score_histogram(scores, target, 16)
+        counts = confusion_counts(scores, target, 2, threshold=threshold, pool="batch")
+        return metrics.auroc(histogram).value, metrics.average_precision(histogram, empty="zero"), counts
+
+    for dynamic in (False, True):
+        compiled = torch.compile(figures, fullgraph=True, backend="eager", dynamic=dynamic)
+        for got, expected in zip(compiled(scores, target), figures(scores, target), strict=True):
+            torch.testing.assert_close(got, expected)

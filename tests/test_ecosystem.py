@@ -35,6 +35,7 @@ LOSSES = {
     "fused": fastmed.DiceCELoss,
     "open": lambda: fastmed.GeneralizedDiceLoss("softmax"),
     "compound": lambda: fastmed.CompoundLoss([fastmed.DiceLoss(), fastmed.FocalLoss()], [0.5, 2.0]),
+    "several passes": lambda: fastmed.CompoundLoss([fastmed.DiceLoss(), fastmed.FocalLoss("sigmoid")]),
     "deep supervision": lambda: fastmed.DeepSupervisionLoss(fastmed.DiceCELoss()),
 }
 
@@ -89,6 +90,16 @@ def test_opcheck_of_region_operators(activation: str, target: str, masked: bool)
     torch.library.opcheck(ops.region_loss, (*leaf, *weights, loss.numbers(), None, "auto"))
 
 
+def test_opcheck_of_several_passes() -> None:
+    ops, operands = torch.ops.fastmed, region_arguments("softmax", "labels", True)
+    passes = (["softmax", "sigmoid"], None, None, [0.1, 0.0], [0.0, 2.0])
+    tensors, soft = (operands.input, operands.target, operands.mask), [True, False]
+    by = torch.randn(2, HARD_TP, 2, CLASSES)
+    torch.library.opcheck(ops.region_passes_backward, (*tensors, *passes, by, soft, "auto"))
+    leaf = (operands.input.clone().requires_grad_(), *tensors[1:])
+    torch.library.opcheck(ops.region_passes, (*leaf, *passes, [True, True], soft, True, None, "auto"))
+
+
 def counting_arguments() -> Iterator[tuple[object, ...]]:
     scores, labels = torch.rand(2, CLASSES, 20), torch.randint(CLASSES, (2, 20))
     mask = torch.rand(2, 20) < 0.5
@@ -112,7 +123,7 @@ def test_every_operator_is_checked() -> None:
     """Whoever adds an operator adds it above."""
     names = {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "fastmed::" in name}
     assert names == {
-        *("region_sums", "region_sums_backward", "region_loss"),
+        *("region_sums", "region_sums_backward", "region_passes", "region_passes_backward", "region_loss"),
         *("confusion_counts", "score_histogram", "rank_statistics"),
     }
 

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks import report_chest
+
 # The example's files import one another by name, as they do where it runs as a script.
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
@@ -153,6 +155,8 @@ def test_the_whole_example(tables, tmp_path, monkeypatch, capsys):
     assert "cardiomegaly" in captured.out
     assert (tmp_path / "out/chest.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((tmp_path / "out/chest.json").read_text())
+    assert content["seconds"] > sum(content["balancing"]["seconds"].values())
+    assert f"{content['seconds']:.0f} s" in report_chest.duration(content)
     tasks = content["balancing"]["tasks"]
     assert [task["task"] for task in tasks] == ["goiter", "nodule", "cardiomegaly", "normal"]
     for task in tasks[1:]:

@@ -104,9 +104,23 @@ class TestApproach:
         assert "an interval takes two" in capsys.readouterr().err
 
 
-def test_monai_with_both_losses(patients, tmp_path, capsys):
-    import json
+@pytest.mark.slow
+def test_nnunet_with_both_trainers(patients, tmp_path, monkeypatch):
+    pytest.importorskip("nnunetv2")
+    import train_nnunet as example
 
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA"):
+        monkeypatch.setenv(variable, "1")  # so that what the example sets is undone
+    arguments = ["--data", str(patients), "--output", str(tmp_path), "--cases", "2", "--iterations", "2"]
+    assert example.main(arguments) == 0
+    content = json.loads((tmp_path / "train-nnunet.json").read_text())
+    assert [run["loss"].split(".")[0] for run in content["runs"].values()] == ["nnunetv2", "fastmed"]
+    assert all(len(run["losses"]) == 2 for run in content["runs"].values())
+    assert content["largest_difference"] < 1e-4
+    assert (tmp_path / "train-nnunet.png").stat().st_size > 0
+
+
+def test_monai_with_both_losses(patients, tmp_path, capsys):
     import train_monai as example
 
     assert example.main(["--data", str(patients), "--output", str(tmp_path), "--steps", "3", "--seeds", "1"]) == 0

@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from statsmodels.stats.proportion import proportion_confint
 
-from fastmed.functional import RankStatistics
+from fastmed.functional import RankStatistics, rank_statistics
 from fastmed.metrics import functional as metrics
 
 # Ratings 1 to 5 of 109 CT images by one reader (Hanley and McNeil, Radiology 1982), the example of Stata's `roctab`,
@@ -106,10 +106,11 @@ def test_a_figure_that_is_no_proportion():
 
 def test_delong_of_the_published_example():
     positives, negatives = ratings()
-    found = statistics(positives[None], negatives[None])
-    area = (found.u / (found.positives * found.negatives)).item()
+    scores = torch.cat([positives, negatives])[:, None]
+    target = (torch.arange(len(scores)) < len(positives))[:, None]
+    found = rank_statistics(scores, target)
     lower, upper = (limit.item() for limit in metrics.auroc_interval(found))
-    assert area == pytest.approx(AREA, abs=5e-5)
+    assert metrics.auroc(found).value.item() == pytest.approx(AREA, abs=5e-5)
     assert (upper - lower) / 2.0 / 1.959964 == pytest.approx(ERROR, abs=5e-5)
     assert (lower, upper) == pytest.approx(INTERVAL, abs=5e-6)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fastmed
+from benchmarks.memory import peak_extra
 from fastmed import functional, ops
 from fastmed.contract import BASIC
 from fastmed.losses.base import RegionLoss
@@ -172,6 +173,11 @@ def test_options_mean_the_same_everywhere(name: str) -> None:
     kept = loss(input, labels, hidden != 255)
     torch.testing.assert_close(ignoring(input, hidden), kept)
     torch.testing.assert_close(loss(input[:, :, 4:], labels[:, 4:]), kept)
+    ignoring = type(loss)(**loss.arguments() | {"ignore_index": 1})
+    if name != "smoothed cross entropy":
+        torch.testing.assert_close(ignoring(input, dense, dense[:, 0] + 1), ignoring(input, labels, dense[:, 0] + 1))
+    weighted = type(loss)(**loss.arguments() | {"class_weight": [5.0, 1.0, 0.5]})
+    assert abs(weighted(input, labels) - expected) > 1e-3 * expected
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -185,6 +191,23 @@ def test_reductions(name: str) -> None:
         torch.testing.assert_close(value, of_sample)
     total = type(loss)(**loss.arguments() | {"reduction": "sum"})(input, labels)
     assert total.item() > loss(input, labels).item()
+
+
+@pytest.mark.parametrize("name", [name for name, (loss, _, _) in BY_HAND.items() if "smooth" in loss.arguments()])
+def test_without_smoothing_a_removed_region_costs_nothing(name: str, region_backend: str) -> None:
+    """0 / 0 is neither a loss nor a gradient, of one sample or of all."""
+    loss = BY_HAND[name][0]
+    loss = type(loss)(**loss.arguments() | {"smooth": 0.0, "backend": region_backend})
+    input, labels = operands()
+    annotated = torch.tensor([[True] * CLASSES, [False] * CLASSES])
+    value, gradient = value_and_gradient(lambda x: loss(x, labels, annotated), input)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    assert not gradient[1].any()
+    value, gradient = value_and_gradient(lambda x: loss(x, labels, ~annotated & annotated), input)
+    # A correlation of nothing is none; and a power below 1 is cut next to 0.
+    assert value <= (1.0 if name == "mcc" else 1e-3)
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -230,13 +253,13 @@ class Passes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.number = 0
-        for name in ("region_sums", "region_loss"):
+        for name in ("region_passes", "region_loss"):
             monkeypatch.setattr(ops, name, self.counted(getattr(ops, name)))
 
     def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            self.number += 1
-            return function(*arguments)
+        def call(operands: Any, *arguments: Any) -> Any:
+            self.number += len(operands) if isinstance(operands, list) else 1
+            return function(operands, *arguments)
 
         return call
 
@@ -268,6 +291,9 @@ def test_losses_of_a_compound_agree() -> None:
         fastmed.CompoundLoss([fastmed.DiceLoss(), fastmed.MCCLoss()], [1.0])
     with pytest.raises(ValueError, match="losses: got none"):
         fastmed.CompoundLoss([])
+    with pytest.raises(ValueError, match="losses: got reduction 'none' with pool='batch'"):
+        fastmed.CompoundLoss([fastmed.DiceLoss(pool="batch", reduction="none")])
+    assert fastmed.CompoundLoss([fastmed.DiceLoss(reduction="none")])(*operands()).shape == (2,)
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -326,6 +352,16 @@ def test_nothing_but_operands_is_kept_for_backward() -> None:
         assert sorted(large) == [labels.numel(), input.numel()], name
 
 
+def test_several_passes_have_one_gradient() -> None:
+    input, labels = torch.randn(1, CLASSES, 200, 300, requires_grad=True), torch.randint(CLASSES, (1, 200, 300))
+
+    def run() -> None:
+        input.grad = None
+        fastmed.UnifiedFocalLoss()(input, labels).backward()
+
+    assert peak_extra(run, torch.device("cpu")) < 1.1 * input.nbytes
+
+
 @pytest.mark.parametrize("size", [(8, 8), (4, 6), (3, 5), (1, 1)], ids=str)
 def test_nearest_labels_are_those_of_torch(size: tuple[int, int]) -> None:
     labels = torch.randint(100, (2, 3, 8, 11), dtype=torch.uint8)
@@ -350,6 +386,28 @@ def test_deep_supervision() -> None:
     torch.testing.assert_close(fastmed.DeepSupervisionLoss(loss)(outputs[0], labels, mask), by_level[0])
     with pytest.raises(ValueError, match="weighting: got 3 numbers, allowed is one for each of 2 outputs"):
         fastmed.DeepSupervisionLoss(loss, (1.0, 1.0, 1.0))(outputs[:2], labels)
+
+
+def test_deep_supervision_of_partial_labels_counts_the_finest_output() -> None:
+    loss, annotated = fastmed.DiceCELoss(), torch.tensor([[1, 1, 0], [1, 1, 1]])
+    outputs = [torch.randn(2, CLASSES, size, size) for size in (8, 4)]
+    labels = torch.randint(CLASSES, (2, 8, 8), dtype=torch.uint8)
+    counts, expected = torch.zeros(2, CLASSES, 4, dtype=torch.int64)
+    value = fastmed.DeepSupervisionLoss(loss, (1.0, 1.0))(outputs, labels, annotated, counts)
+    fine = loss(outputs[0], labels, annotated, hard_counts=expected)
+    torch.testing.assert_close(value, fine + loss(outputs[1], nearest(labels, (4, 4)), annotated))
+    assert torch.equal(counts, expected)
+
+
+def test_deep_supervision_of_a_loss_without_masks() -> None:
+    output, labels = operands()
+    value = fastmed.DeepSupervisionLoss(torch.nn.CrossEntropyLoss())([output], labels.long())
+    torch.testing.assert_close(value, F.cross_entropy(output, labels.long()))
+
+
+def test_some_output_has_a_weight() -> None:
+    with pytest.raises(ValueError, match=r"weighting: got \[0.0, 0.0\], allowed is at least one number other than 0"):
+        fastmed.DeepSupervisionLoss(fastmed.DiceLoss(), (0.0, 0.0))
 
 
 def test_weights_of_levels_are_those_of_the_peers() -> None:

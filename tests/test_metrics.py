@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ METRICS = {
     "diagnostic": (lambda: metrics.DiagnosticScores(3, threshold=[0.3, 0.5, 0.7]), findings),
     "roc": (lambda: metrics.ROC(3, bins=20), findings),
     "auroc": (lambda: metrics.AUROC(3), findings),
-    "auroc_of_logits": (lambda: metrics.AUROC(3, activation="sigmoid", spacing="logit", average="macro"), findings),
+    "auroc_of_logits": (lambda: metrics.AUROC(3, activation="sigmoid", limits=(0.5, 0.75), average="macro"), findings),
     "calibration": (lambda: metrics.CalibrationError(3), findings),
     "calibration_worst": (lambda: metrics.CalibrationError(3, norm="max", groups=5, average="macro"), findings),
 }
@@ -431,14 +432,105 @@ def test_areas_of_torchmetrics_and_of_scikit_learn():
     from torchmetrics.classification import MultilabelAUROC
 
     scores, labels = torch.rand(300, 3), torch.randint(2, (300, 3))
-    metric, peer = metrics.AUROC(3, bins=50), MultilabelAUROC(3, average=None, thresholds=51)
+    metric, peer = metrics.AUROC(3, bins=50, with_bound=True), MultilabelAUROC(3, average=None, thresholds=51)
     for batch in (slice(100), slice(100, 300)):
         metric.update(scores[batch], labels[batch])
         peer.update(scores[batch], labels[batch])
-    torch.testing.assert_close(metric.compute(), peer.compute().double(), rtol=1e-5, atol=0.0)
+    area = metric.compute()
+    torch.testing.assert_close(area.value, peer.compute().double(), rtol=1e-5, atol=0.0)
     exact = [sklearn.roc_auc_score(labels[:, task], scores[:, task]) for task in range(3)]
-    bound = metrics.functional.auroc(metric.histogram).bound
-    assert (np.abs(metric.compute().numpy() - exact) <= bound.numpy()).all()
+    assert (np.abs(area.value.numpy() - exact) <= area.bound.numpy()).all()
+    assert torch.equal(area.bound, metrics.functional.auroc(metric.histogram).bound)
+
+
+def logits_and_labels(samples=4000, prevalence=0.3):
+    labels = (torch.rand(samples, 1) < prevalence).long()
+    return 2.0 * torch.randn(samples, 1) + 3.0 * labels + torch.logit(torch.tensor(prevalence)), labels
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "logit"])
+@pytest.mark.parametrize("kind", [metrics.AUROC, metrics.CalibrationError, metrics.ROC])
+def test_logits_without_their_activation(kind, spacing):
+    logits, labels = logits_and_labels()
+    metric = kind(1, spacing=spacing)
+    metric.update(logits, labels)
+    outside = int(((logits < 0) | (logits > 1)).sum())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metric.compute()
+    message = str(caught[0].message)
+    assert message.startswith(f"scores: {outside} of 4000 lie outside the limits of the bins, ")
+    assert "activation='sigmoid'" in message
+
+
+def test_logits_with_their_activation():
+    logits, labels = logits_and_labels()
+    area = metrics.AUROC(1, activation="sigmoid")
+    area.update(logits, labels)
+    assert area.compute().item() == pytest.approx(sklearn.roc_auc_score(labels, logits), abs=2e-3)
+
+
+def test_a_rare_finding():
+    logits, labels = logits_and_labels(100_000, 0.0026)
+    logits -= 2.0
+    exact = sklearn.roc_auc_score(labels, logits)
+    values = {}
+    for spacing in ("uniform", "logit"):
+        metric = metrics.AUROC(1, activation="sigmoid", spacing=spacing, with_bound=True)
+        metric.update(logits, labels)
+        values[spacing] = metric.compute()
+        assert abs(values[spacing].value.item() - exact) <= values[spacing].bound.item()
+    assert values["uniform"].bound.item() > 0.01
+    assert values["logit"].bound.item() < 0.002
+    metric = metrics.AUROC(1, activation="sigmoid")
+    metric.update(logits, labels)
+    with pytest.warns(UserWarning, match="moved the value of a task by more than 0.01; spacing='logit' or more bins"):
+        metric.compute()
+
+
+def test_bounds_of_a_calibration_error():
+    scores, labels = torch.rand(300, 3), torch.randint(2, (300, 3))
+    metric = metrics.CalibrationError(3, bins=100, average="macro", with_bound=True)
+    error = metric(scores, labels)
+    assert error.bound.item() == pytest.approx(0.005)
+    assert error.value.ndim == error.bound.ndim == 0
+
+
+@pytest.mark.parametrize(("empty", "value"), [("nan", torch.nan), ("skip", torch.nan), ("zero", 0.0), ("one", 1.0)])
+@pytest.mark.parametrize("kind", [metrics.AUROC, metrics.CalibrationError])
+def test_a_task_without_labels(kind, empty, value):
+    scores, labels = torch.rand(200, 2), torch.randint(2, (200, 2)).float()
+    labels[:, 1] = torch.nan
+    metric, mean = kind(2, empty=empty, with_bound=True), kind(2, empty=empty, average="macro")
+    (values, bounds), of_both = metric(scores, labels), mean(scores, labels)
+    assert values[1].item() == pytest.approx(value, nan_ok=True)
+    assert bounds[1].item() == pytest.approx(0.0 * value, nan_ok=True)
+    expected = values[0] if empty == "skip" else values.mean()
+    assert of_both.item() == pytest.approx(expected.item(), nan_ok=True)
+
+
+def test_conventions_of_monai_for_empty_classes():
+    """A class in neither map, and one in the prediction alone."""
+    from monai.metrics import DiceMetric
+    from monai.networks.utils import one_hot
+
+    from fastmed.compat import monai
+
+    predicted, true = torch.tensor([[[0, 0, 1, 1]], [[0, 2, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]], [[0, 0, 1, 1]]])
+    maps = [one_hot(labels, 3) for labels in (predicted, true)]
+    theirs = {ignore_empty: DiceMetric(ignore_empty=ignore_empty) for ignore_empty in (False, True)}
+    values = {ignore_empty: metric(*maps).mean(0) for ignore_empty, metric in theirs.items()}
+    counted = metrics.SegmentationScores(3, figures="dice", empty="one")
+    torch.testing.assert_close(counted(predicted[:, 0], true[:, 0]).float(), values[False])
+    skipped = metrics.SegmentationScores(3, figures="dice")(predicted[:, 0], true[:, 0])
+    assert (skipped[2].item(), values[True][2].isnan().item()) == (0.0, True)
+    dice = monai.DiceMetric()(*maps)
+    torch.testing.assert_close(dice.mean(0), values[True], equal_nan=True)
+
+
+def test_a_curve_without_positives():
+    metric = metrics.ROC(1, bins=4, empty="zero")
+    assert metric(torch.rand(9, 1), torch.zeros(9, 1)).tpr.tolist() == [[0.0] * 7]
 
 
 def test_a_curve_of_torchmetrics():
@@ -473,6 +565,8 @@ def test_calibration_error_of_torchmetrics(norm, theirs):
         (lambda: metrics.AUROC(0), "num_tasks: got 0"),
         (lambda: metrics.AUROC(1, bins=0), "bins: got 0"),
         (lambda: metrics.AUROC(1, average="micro"), "average: got 'micro'"),
+        (lambda: metrics.AUROC(1, empty="two"), "empty: got 'two'"),
+        (lambda: metrics.ROC(1, empty="two"), "empty: got 'two'"),
         (lambda: metrics.ROC(1, limits=(1.0, 0.0)), "limits: got"),
         (lambda: metrics.CalibrationError(1, groups=0), "groups: got 0"),
         (lambda: metrics.CalibrationError(1, norm="l2"), "norm: got 'l2'"),

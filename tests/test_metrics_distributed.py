@@ -11,9 +11,11 @@ import torch
 from ranks import Ranks
 from torch import distributed
 from torchmetrics import MetricCollection
+from torchmetrics import classification as peer
 
 from fastmed import metrics
 from fastmed.compat import monai
+from fastmed.compat import torchmetrics as drop_ins
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without torch.distributed")
 
@@ -47,9 +49,20 @@ def _of_findings() -> dict[str, Any]:
     return {"diagnostic": metrics.DiagnosticScores(_CLASSES, threshold=0.5)}
 
 
+def _of_scores() -> dict[str, Any]:
+    return {
+        "roc": metrics.ROC(_CLASSES, bins=20),
+        "area": metrics.AUROC(_CLASSES),
+        "mean_area": metrics.AUROC(_CLASSES, spacing="logit", average="macro"),
+        "calibration": metrics.CalibrationError(_CLASSES),
+        "worst": metrics.CalibrationError(_CLASSES, norm="max", groups=5),
+    }
+
+
 def _collections() -> list[tuple[MetricCollection, Any]]:
     """Metrics that share a batch, and what makes their batches."""
-    return [(MetricCollection(_of_labels()), _batch), (MetricCollection(_of_findings()), _findings)]
+    findings = _of_findings() | _of_scores()
+    return [(MetricCollection(_of_labels()), _batch), (MetricCollection(findings), _findings)]
 
 
 def _computed(batches: range, more: range) -> list[dict[str, Any]]:
@@ -59,8 +72,17 @@ def _computed(batches: range, more: range) -> list[dict[str, Any]]:
         for part in (batches, more):
             for number in part:
                 metric.update(*batch(number))
-            values.append({name: tensor.numpy().copy() for name, tensor in metric.compute().items()})
+            values.append({name: _arrays(value) for name, value in metric.compute().items()})
     return values
+
+
+def _arrays(value: Any) -> list[Any]:
+    """The tensors of a value, those of a curve one after another, as arrays that outlive their process."""
+    return (
+        [value.numpy().copy()]
+        if isinstance(value, torch.Tensor)
+        else [array for part in value for array in _arrays(part)]
+    )
 
 
 def _dice(batches: range) -> float:
@@ -90,6 +112,47 @@ def test_unequal_numbers_of_batches(split: tuple[int, ...], request: pytest.Fixt
         for value, whole in zip(values, expected, strict=True):
             assert value.keys() == whole.keys()
             for name in whole:
-                np.testing.assert_allclose(value[name], whole[name], rtol=1e-12)
+                for one, other in zip(value[name], whole[name], strict=True):
+                    np.testing.assert_allclose(one, other, rtol=1e-12, err_msg=name)
         if dice is not None:
             assert dice == pytest.approx(_dice(range(batches)), rel=1e-6)
+
+
+_CURVES = [
+    kind + figure for kind in ("Binary", "Multiclass", "Multilabel") for figure in ("AUROC", "AveragePrecision", "ROC")
+]
+
+
+def _curve_batch(kind: str, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    logits, labels = _batch(number)
+    if kind == "Binary":
+        return logits[:, 0].sigmoid(), (labels == 0).long()
+    return (logits.softmax(1), labels) if kind == "Multiclass" else _findings(number)
+
+
+def _drop_in_and_peer(rank: int, split: tuple[int, ...], thresholds: int | None) -> list[tuple[str, Any, Any]]:
+    """The values of each pair on this rank, which synchronises with the others."""
+    start = sum(split[:rank])
+    found = []
+    for name in _CURVES:
+        kind = next(kind for kind in ("Binary", "Multiclass", "Multilabel") if name.startswith(kind))
+        classes = {"Binary": {}, "Multiclass": {"num_classes": _CLASSES}, "Multilabel": {"num_labels": _CLASSES}}[kind]
+        values = []
+        for library in (drop_ins, peer):
+            metric = getattr(library, name)(**classes, thresholds=thresholds)
+            for number in range(start, start + split[rank]):
+                metric.update(*_curve_batch(kind, number))
+            metric.compute()
+            metric._computed = None  # once more, from what the rank has again of its own
+            values.append(_arrays(metric.compute()))
+        found.append((name, *values))
+    return found
+
+
+@pytest.mark.parametrize("thresholds", [None, 20])
+def test_drop_ins_for_curves(thresholds: int | None, two: Ranks) -> None:
+    """The scores of all ranks, which a synchronisation leaves as one tensor in place of a list."""
+    for found in two(_drop_in_and_peer, (1, 3), thresholds):
+        for name, ours, theirs in found:
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-6, err_msg=name)

@@ -263,6 +263,7 @@ def test_double_precision_runs_on_the_reference() -> None:
 
 REFUSALS = {
     "missing policy": ({"missing": "maybe"}, ValueError, r"missing: got 'maybe'"),
+    "no policy": ({"missing": None}, ValueError, r"missing: got None, allowed are 'ignore', 'ones', 'zeros' and"),
     "normalize": ({"normalize": "batch"}, ValueError, r"normalize: got 'batch', allowed are 'task', 'valid', 'total'"),
     "weights": (
         {"pos_weight": [1.0, 2.0]},

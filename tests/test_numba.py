@@ -22,6 +22,7 @@ from fastmed.backends import cpu_numba
 from fastmed.backends.cpu_numba import (
     channels_last,
     conversion,
+    few_classes,
     label_map,
     memory,
     optional,
@@ -89,6 +90,7 @@ def test_inner_loops_use_wide_registers() -> None:
     """Compiled anew, since assembly is not kept with cached code: no loop may have fallen back to scalars."""
     tile, by, one = np.ones(64, np.float32), np.ones(STATISTICS, np.float32), np.float32(1.0)
     sums, labels = np.zeros(STATISTICS), np.ones(64, np.int32)
+    rows, of_classes = np.zeros((4, STATISTICS)), np.ones((STATISTICS, 4), np.float32)
     calls = {
         tiles.remove: (tile, tile.copy()),
         tiles.remove_value: (tile, tile.copy(), one),
@@ -104,6 +106,10 @@ def test_inner_loops_use_wide_registers() -> None:
         channels_last._nll_gradient: (tile, tile, tile, one, tile, tile, tile.copy()),
         channels_last._focal_gradient: (tile, tile, tile, one, one, tile, tile, tile.copy()),
         channels_last._add_overlap_gradient: (tile, tile, tile, tile, tile, tile, tile.copy()),
+        few_classes._add_two: (tile, tile, labels, tile, True, rows),
+        few_classes._add_four: (tile, tile, tile, tile, labels, tile, None, rows),
+        few_classes._gradient_of_two: (tile, tile, labels, tile, of_classes, tile.copy(), tile.copy()),
+        few_classes._gradient_of_four: (*[tile] * 4, labels, tile, of_classes, *(tile.copy() for _ in range(4))),
         label_map._highest_of_three: (tile, tile, tile, tile.copy()),
         label_map._exponentials: (tile, tile, tile.copy(), tile.copy()),
         label_map._add: (tile, tile, labels, np.int32(1), sums),

@@ -11,9 +11,9 @@ from torch import Tensor
 from under_test import DEVICE
 
 import fastmed
-from fastmed import validation
+from fastmed import ops, validation
 from fastmed.backends import reference
-from fastmed.contract import BASIC, HARD_TP, NLL_NEG, NLL_POS, RegionInput, Wanted
+from fastmed.contract import BASIC, HARD_TP, NLL_NEG, NLL_POS, RegionInput, RegionSums, Wanted
 from fastmed.functional import confusion_counts, region_sums
 from fastmed.metrics.functional import one_versus_rest
 
@@ -298,9 +298,10 @@ def test_sums_of_pieces_add(region_backend: str) -> None:
     whole = region_sums(input, target, activation="softmax", backend=region_backend)
     left = region_sums(input[..., :40], target[:, :40], activation="softmax", backend=region_backend)
     right = region_sums(input[..., 40:], target[:, 40:], activation="softmax", backend=region_backend)
+    both = left + right
+    assert both.nll_neg is None
     for name in ("tp", "pred", "pred_sq", "target", "nll_pos", "weight"):
-        both = getattr(left, name) + getattr(right, name)
-        torch.testing.assert_close(both, getattr(whole, name), rtol=4e-6, atol=1e-6)
+        torch.testing.assert_close(getattr(both, name), getattr(whole, name), rtol=4e-6, atol=1e-6)
 
 
 def test_same_bits_from_run_to_run(region_backend: str) -> None:
@@ -461,3 +462,40 @@ def test_an_ignored_voxel_does_not_count_even_as_nan(region_backend: str, value:
     dirty = run(RegionInput(spoilt, target, None, "softmax", 255), region_backend, by)
     for a, b in zip(clean, dirty, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("classes", [3, 9, 20])
+def test_gradients_of_several_passes_add(region_backend: str, classes: int, layout: str, dtype: torch.dtype) -> None:
+    dense = classes == 9
+    input, labels = torch.randn(2, classes, 70).to(dtype), torch.randint(classes, (2, 70))
+    if layout == "channels last":
+        input = input.movedim(1, -1).contiguous().movedim(-1, 1)
+    target = torch.rand(2, classes, 70) if dense else labels
+    mask = torch.rand(2, 1, 70) if dense else None
+    by = torch.randn(3, HARD_TP, 2, classes)
+    activations, wanted = ("softmax", "sigmoid", "softmax"), (Wanted(), Wanted(nll=False, soft=True), Wanted())
+    passes = [
+        RegionInput(input, target, mask, name, label_smoothing=0.1 * i, gamma=2.0 * i)
+        for i, name in enumerate(activations)
+    ]
+
+    def gradient(sums: list[RegionSums], coefficients: Tensor) -> Tensor:
+        loss = torch.zeros(())
+        for of_pass, of_fields in zip(sums, coefficients, strict=True):
+            for field, coefficient in zip(of_pass, of_fields, strict=False):
+                loss = loss if field is None else loss + (field * coefficient).sum()
+        return torch.autograd.grad(loss, leaf)[0]
+
+    leaf = input.clone().requires_grad_()
+    passes = [operands._replace(input=leaf) for operands in passes]
+    together = gradient(ops.region_passes(passes, wanted, None, region_backend), by)
+    apart = [
+        gradient([ops.region_sums(passes[i], wanted[i], None, region_backend)], by[i : i + 1])
+        for i in range(len(passes))
+    ]
+    assert together.stride() == input.stride()
+    scale = torch.stack(apart).abs().amax().item()
+    ulp = torch.finfo(dtype).eps
+    torch.testing.assert_close(together.float(), torch.stack(apart).float().sum(0), rtol=0, atol=4 * ulp * scale)

@@ -90,6 +90,11 @@ def test_one_task_of_many() -> None:
     ]
     assert all(order == orders[0] for order in orders)
     assert counts(orders[0], 6).tolist() == [1, 2, 2, 1, 1, 1]
+    for columns in ([5, 7], [1, 0], [7, "Mass"]):
+        numbered = pandas.DataFrame(TWO_TASKS, columns=columns)
+        assert list(BalancedSampler(numbered, task=columns[1])) == orders[0]
+    with pytest.raises(ValueError, match=r"task: got 1, allowed is the name of a column, one of \[5, 7\]"):
+        BalancedSampler(pandas.DataFrame(TWO_TASKS, columns=[5, 7]), task=1)
     with pytest.raises(ValueError, match=r"task: got 'Hernia', allowed is 0 to 1, or one of \['Edema', 'Mass'\]"):
         BalancedSampler(frame, task="Hernia")
 

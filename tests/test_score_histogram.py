@@ -365,3 +365,38 @@ def test_cuda_counts_constant_scores_exactly(shape: tuple[int, ...]) -> None:
     histogram = score_histogram(scores, torch.ones_like(scores), 1024, backend="native")
     assert torch.equal(histogram.counts[:, 1, 512], torch.full((shape[1],), scores[:, 0].numel(), device="cuda"))
     assert total(histogram) == scores.numel()
+
+
+def test_histograms_add() -> None:
+    scores, target = scores_and_labels((40, 3))
+    scores[0], scores[1:3], scores[-1] = NAN, 1.5, -0.5
+    whole, parts = (
+        score_histogram(scores, target),
+        [score_histogram(*batch) for batch in zip(scores.split(7), target.split(7), strict=True)],
+    )
+    summed = sum(parts[1:], parts[0])
+    assert isinstance(summed, ScoreHistogram)
+    assert_same(summed, whole)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "message"),
+    [
+        (lambda scores, target: (scores,), TypeError, "unsupported operand"),
+        (lambda scores, target: score_histogram(scores, target, 8), ValueError, r"got counts \(2, 2, 8\) to add"),
+        (
+            lambda scores, target: score_histogram(scores[:, :1], target[:, :1]),
+            ValueError,
+            r"got counts \(1, 2, 1024\)",
+        ),
+        (
+            lambda scores, target: score_histogram(scores, target, limits=(0, 2)),
+            ValueError,
+            "got 1024 bins from 0 to 2 to add, allowed are the same bins, 1024 bins from 0 to 1",
+        ),
+    ],
+)
+def test_other_bins_do_not_add(other, error, message) -> None:  # type: ignore[no-untyped-def]
+    scores, target = scores_and_labels((10, 2))
+    with pytest.raises(error, match=message):
+        score_histogram(scores, target) + other(scores, target)

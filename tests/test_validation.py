@@ -83,6 +83,18 @@ def test_modules_refuse_when_they_are_made() -> None:
             module(smooth=float("inf"))
     with pytest.raises(ValueError, match="activation: got 'relu'"):
         fastmed.DiceLoss("relu")
+    with pytest.raises(TypeError, match="class_weight: got 'balanced', allowed are None, a number, or one number for"):
+        fastmed.DiceLoss(class_weight="balanced")
+    with pytest.raises(
+        ValueError, match=re.escape("task_weight: got [1.0, nan], allowed are finite numbers, 0 or more")
+    ):
+        fastmed.MultiTaskBCELoss(task_weight=[1.0, float("nan")])
+
+
+def test_weights_have_no_gradient() -> None:
+    weights = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="class_weight: requires a gradient, but none flows to weights"):
+        soft_dice_loss(X, T, class_weight=weights)
 
 
 def test_modules_show_and_move_their_configuration() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,30 @@ def backends(operation: str) -> list[object]:
 def label(value: object) -> str:
     """A value as the name of a test: without addresses, which differ between the processes that share the tests."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The backends that ran, by the name of their module."""
+    names: set[str] = set()
+    select = dispatch.select
+
+    def watched(*arguments: Any) -> Any:
+        backend = select(*arguments)
+        names.add(backend.__name__)
+        return backend
+
+    monkeypatch.setattr(dispatch, "select", watched)
+    return names
+
+
+@pytest.fixture
+def fastest() -> str:
+    """The module of the backend that "auto" is to take for a pass over regions."""
+    row = {row.name: row for row in dispatch.TABLE}["triton" if DEVICE == "cuda" else "numba"]
+    if reason := dispatch.unavailable_reason(row):
+        pytest.skip(reason)
+    return row.module
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

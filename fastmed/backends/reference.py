@@ -170,7 +170,9 @@ def region_sums(operands: RegionInput, wanted: Wanted) -> tuple[Tensor, Tensor]:
     return differentiable_sums(operands, wanted)
 
 
-def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+def region_sums_backward(
+    operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+) -> Tensor:
     """See `Backend.region_sums_backward`."""
     logits, target, weight, removed, _ = _expand(operands)
     pred = _activate(logits, operands.activation)
@@ -202,7 +204,8 @@ def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor 
             slope = factor * (1.0 - operands.gamma * pred * ratio)
             by_nll = torch.where(by_nll == 0, 0.0, by_nll * slope)
         grad_input = pred * (by_p - (pred * by_p).sum(1, keepdim=True) + by_nll.sum(1, keepdim=True)) - by_nll
-    return torch.empty_like(operands.input).copy_(grad_input.masked_fill(removed, 0.0))
+    grad_input = grad_input.masked_fill(removed, 0.0)
+    return torch.empty_like(operands.input).copy_(grad_input) if into is None else into.add_(grad_input)
 
 
 def _rows_and_columns(operands: CountInput) -> tuple[Tensor, Tensor, Tensor]:

@@ -34,5 +34,5 @@ def attempt(
     except (AttributeError, TypeError, ValueError) as refusal:
         reason = str(refusal)
     result = own(*arguments, **options)
-    announce(name, reason)
+    announce(own.__module__.split(".")[0], name, reason)
     return result

@@ -134,8 +134,11 @@ def unified_focal_terms(
     for name, value in (("weight", weight), ("delta", delta), ("gamma", gamma)):
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name}: got {value!r}, allowed is 0 to 1")
-    tversky = tversky_ratio(1.0 - delta, delta, smooth)
+    tversky, weights = tversky_ratio(1.0 - delta, delta, smooth), options.weights(input)
     selection = RatioLinear(pool_batch=options.pool == "batch")
+
+    def weighted(values: Tensor, first_class: int = 0) -> Tensor:
+        return values if weights is None else values * weights[first_class : first_class + values.shape[1]]
 
     def per_voxel(costs: Tensor, sums: RegionSums) -> Tensor:
         """The mean over voxels of the cost of some classes, or of each sample."""
@@ -146,16 +149,18 @@ def unified_focal_terms(
 
     def background(sums: RegionSums) -> Tensor:
         assert sums.nll_pos is not None
-        return per_voxel((1.0 - delta) * sums.nll_pos[:, :1], sums)
+        return per_voxel((1.0 - delta) * weighted(sums.nll_pos[:, :1]), sums)
 
     def foreground(sums: RegionSums) -> Tensor:
         assert sums.nll_pos is not None
-        return per_voxel(delta * sums.nll_pos[:, 1:], sums)
+        return per_voxel(delta * weighted(sums.nll_pos[:, 1:], 1), sums)
 
     def overlap(sums: RegionSums) -> Tensor:
         loss = formulas.overlap_loss(formulas.regions_of(sums, selection), tversky)
-        enhanced = formulas.focal_ratio(loss[:, 1:], 1.0 - gamma)
-        return options.reduce(torch.cat([loss[:, :1], enhanced], 1) if options.include_background else enhanced)
+        enhanced = weighted(formulas.focal_ratio(loss[:, 1:], 1.0 - gamma), 1)
+        return options.reduce(
+            torch.cat([weighted(loss[:, :1]), enhanced], 1) if options.include_background else enhanced
+        )
 
     plain, nll = Pass("softmax", OVERLAP), Wanted(nll=True)
     return [

@@ -20,7 +20,10 @@ def is_dense(input: Tensor, target: Tensor) -> bool:
 def _no_pooling(options: Options) -> None:
     options.check()
     if not options.include_background:
-        raise ValueError("include_background: got False, but a cross entropy has all classes; allowed is True")
+        raise ValueError(
+            "include_background: got False, but a cross entropy has all classes; allowed is True "
+            "(a class_weight of 0 leaves a class out)"
+        )
     if options.reduction == "none" and options.process_group is not None:
         raise ValueError("reduction: got 'none' with a process_group, which has no loss of a sample; allowed is 'mean'")
 

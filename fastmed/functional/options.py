@@ -21,7 +21,8 @@ class RegionOptions(TypedDict, total=False):
         class_weight: weight of each class (C,), or one number; the mean divides by the count, as MONAI's does.
         reduction: "mean" (default) or "sum" over samples and classes, or "none": (N, C') for an overlap loss ((1, C')
             pooled), (N,) for a compound one.
-        ignore_index: label (or value of a dense target) whose voxels are removed.
+        ignore_index: label whose voxels are removed. Of a target with a channel for each class, those whose channel of
+            this class holds 1; where there is no such class, the elements of this value (as -1 or 255).
         process_group: sums are added over its ranks first, with `pool="batch"`; all ranks get the loss of the union of
             their batches, which may differ in size, or be empty.
         slab_group: ranks that hold a slab each of the same N samples, split along any spatial axis: sums of each sample

@@ -41,7 +41,7 @@ def region_sums(
         activation: "softmax" over the classes, "sigmoid" of each, or None for probabilities.
         mask: voxel weights (N, *spatial), (N, 1, *spatial) or (N, C, *spatial), bool or non-negative numbers.
             A voxel of weight 0 is removed: not even a NaN in it counts, and its gradient is 0.
-        ignore_index: label (or value of a dense target) whose voxels are removed.
+        ignore_index: label whose voxels are removed, see `RegionOptions`.
         nll: whether to compute `nll_pos` and `nll_neg`, which cost a logarithm a voxel.
         label_smoothing: e turns the target of the nll into `(1 - e) g + e / K`, K = C under softmax, else 2.
         gamma: exponent of the focal factor: `(1 - p)^gamma` in `nll_pos`, `p^gamma` in `nll_neg`.

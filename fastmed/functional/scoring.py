@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,10 @@ _MAX_CELLS = 1 << 28
 
 
 def _limits(limits: tuple[float, float] | None, spacing: str, bins: int) -> tuple[float, float]:
-    low, high = map(float, _DEFAULT_LIMITS[spacing] if limits is None else limits)
+    given = _DEFAULT_LIMITS[spacing] if limits is None else limits
+    if not isinstance(given, Sequence) or len(given) != 2 or not all(map(validation.is_number, given)):
+        raise ValueError(f"limits: got {given!r}, allowed are two numbers, the lower one first")
+    low, high = map(float, given)
     furthest = 1e30 if spacing == "uniform" else _MAX_LOGIT
     if not -furthest <= low < high <= furthest:
         allowed = f"two numbers from {-furthest:g} to {furthest:g}"
@@ -61,7 +66,8 @@ def score_histogram(
         bins: number of bins, 1 to 65,536.
         activation: "sigmoid" for logits, None for scores that are counted as they are.
         spacing: "uniform" for bins of equal width, or "logit" for bins of equal width in the logit of a probability,
-            which resolve scores next to 0 and 1. With activation="sigmoid" these bin the input itself.
+            which resolve scores next to 0 and 1, as those of findings below some percent in prevalence are. With
+            activation="sigmoid" these bin the input itself.
         limits: lowest and highest edge, in units of the (activated) score, (0, 1) by default; for spacing="logit"
             they are logits, (-16, 16) by default. A score equal to the upper limit belongs to the last bin.
         mask: bool, (N, *spatial), (N, 1, *spatial), (N, T) or of the scores' shape: False leaves a label out.
@@ -87,6 +93,7 @@ def score_histogram(
     operands = validation.scored(scores, target, mask)
     validation.choice("activation", activation, _ACTIVATIONS)
     validation.choice("spacing", spacing, _SPACINGS)
+    validation.whole("bins", bins)
     tasks = scores.shape[1]
     if not 1 <= bins <= _MAX_BINS:
         raise ValueError(f"bins: got {bins}, allowed are 1 to {_MAX_BINS}")

@@ -5,6 +5,7 @@ Terms that need the same of a pass share one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -122,6 +123,31 @@ def _grouped(terms: Sequence[Term]) -> list[tuple[Pass, list[Term]]]:
     return groups
 
 
+def _sharing_tensors(groups: list[tuple[Pass, list[Term]]]) -> list[list[tuple[Pass, list[Term]]]]:
+    """The passes that read the same tensors: all but for what a missing label stands for."""
+    together: list[list[tuple[Pass, list[Term]]]] = []
+    for group in groups:
+        for others in together:
+            if others[0][0].missing == group[0].missing:
+                others.append(group)
+                break
+        else:
+            together.append([group])
+    return together
+
+
+def _of_all_ranks(sums: RegionSums, options: Options) -> RegionSums:
+    if options.process_group is not None:
+        return all_reduce_sums(formulas.pool_batch(sums), options.process_group)
+    return sums if options.slab_group is None else all_reduce_sums(sums, options.slab_group)
+
+
+def _value(terms: Sequence[Term], sums: RegionSums, *, is_alone: bool) -> Tensor:
+    """The sum of the terms on the sums of one pass; beside others, a loss of each region becomes one of each sample."""
+    values = [term.factor * term.formula(sums) for term in terms]
+    return functools.reduce(torch.add, (value if is_alone or value.ndim < 2 else value.mean(1) for value in values))
+
+
 def evaluate(terms: Sequence[Term], input: Tensor, target: Tensor, mask: Tensor | None, options: Options) -> Tensor:
     """The sum of the terms."""
     options.check()
@@ -130,25 +156,19 @@ def evaluate(terms: Sequence[Term], input: Tensor, target: Tensor, mask: Tensor 
         _check_hard_counts(counts, input)
     is_plain = counts is None and not options.is_distributed and options.reduction != "none"
     if is_plain and len(terms) == 1 and terms[0].fused is not None:
-        operands = terms[0].reads.operands(input, target, mask, options.ignore_index)
-        value = ops.region_loss(operands, *terms[0].fused, options.validate, options.backend)
+        of_pass = terms[0].reads.operands(input, target, mask, options.ignore_index)
+        value = ops.region_loss(of_pass, *terms[0].fused, options.validate, options.backend)
         return value if terms[0].factor == 1.0 else terms[0].factor * value
     total: Tensor | None = None
-    for reads, members in _grouped(terms):
-        wanted = changed(reads.wanted, hard=counts is not None)
-        operands = reads.operands(input, target, mask, options.ignore_index)
-        sums = ops.region_sums(operands, wanted, options.validate, options.backend)
-        if counts is not None and sums.counts is not None:
-            counts += sums.counts.sum(0)
+    for together in _sharing_tensors(_grouped(terms)):
+        operands = [reads.operands(input, target, mask, options.ignore_index) for reads, _ in together]
+        wanted = [changed(reads.wanted, hard=counts is not None) for reads, _ in together]
+        of_passes = ops.region_passes(operands, wanted, options.validate, options.backend)
+        if counts is not None and of_passes[0].counts is not None:
+            counts += of_passes[0].counts.sum(0)
             counts = None
-        if options.process_group is not None:
-            sums = all_reduce_sums(formulas.pool_batch(sums), options.process_group)
-        if options.slab_group is not None:
-            sums = all_reduce_sums(sums, options.slab_group)
-        for term in members:
-            value = term.factor * term.formula(sums)
-            if len(terms) > 1 and value.ndim == 2:
-                value = value.mean(1)
+        for (_, members), sums in zip(together, of_passes, strict=True):
+            value = _value(members, _of_all_ranks(sums, options), is_alone=len(terms) == 1)
             total = value if total is None else total + value
     if total is None:
         raise ValueError("terms: got none, allowed is one or more")

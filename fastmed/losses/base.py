@@ -20,6 +20,7 @@ _CHOICES: dict[str, Sequence[object]] = {
     "activation": validation.ACTIVATIONS,
     "normalize": validation.NORMALIZATIONS,
 }
+_BALANCED = ("pos_weight", "neg_weight")
 _WEIGHTS = ("class_weight", "pos_weight", "neg_weight", "task_weight", "alpha")
 
 
@@ -53,10 +54,11 @@ class ConfiguredLoss(EagerModule):
             validation.missing_policy(options["missing"])
 
     def _set_weight(self, name: str, value: BinaryWeight) -> None:
-        if value is None or isinstance(value, str):
+        if value is None or (isinstance(value, str) and name in _BALANCED):
             validation.choice(name, value, (None, *validation.BALANCES))
             self._options[name] = value
         else:
+            validation.weight_of_classes(name, value)
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32), persistent=False)
 
     def arguments(self) -> dict[str, Any]:

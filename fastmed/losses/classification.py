@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .. import validation
 from ..functional import multitask_bce_loss
 from ..labels import MissingPolicy
 from ..validation import BinaryWeight, ClassWeight
@@ -54,6 +55,7 @@ class MultiTaskBCELoss(ConfiguredLoss):
         process_group: object | None = None,
         backend: str = "auto",
     ) -> None:
+        validation.missing_policy(missing)
         super().__init__(
             pos_weight=pos_weight,
             neg_weight=neg_weight,

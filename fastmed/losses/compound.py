@@ -235,6 +235,8 @@ class CompoundLoss(EagerModule):
             values = [getattr(loss.options(), name) for loss in losses]
             if any(value != values[0] for value in values):
                 raise ValueError(f"losses: got {name} = {values}, allowed is the same for all")
+        if any((loss.options().reduction, loss.options().pool) == ("none", "batch") for loss in losses):
+            raise ValueError("losses: got reduction 'none' with pool='batch', which has no loss of a sample")
         self.losses = nn.ModuleList(losses)
 
     def forward(
@@ -247,4 +249,6 @@ class CompoundLoss(EagerModule):
             for term in loss.terms(input, target)  # type: ignore[operator]
         ]
         options = changed(self.losses[0].options(), hard_counts=hard_counts)  # type: ignore[operator]
-        return evaluate(terms, input, target, mask, options)
+        value = evaluate(terms, input, target, mask, options)
+        # One overlap alone has a loss of each region.
+        return value.mean(1) if value.ndim == 2 else value

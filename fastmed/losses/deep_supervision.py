@@ -18,6 +18,8 @@ def level_weights(weighting: str | Sequence[float], levels: int) -> list[float]:
     if not isinstance(weighting, str):
         if len(weighting) != levels:
             raise ValueError(f"weighting: got {len(weighting)} numbers, allowed is one for each of {levels} outputs")
+        if not any(weighting):
+            raise ValueError(f"weighting: got {list(weighting)}, allowed is at least one number other than 0")
         return [float(weight) for weight in weighting]
     validation.choice("weighting", weighting, WEIGHTINGS)
     if weighting == "monai":
@@ -46,13 +48,15 @@ class DeepSupervisionLoss(EagerModule):
     """A loss of several outputs of a network, at falling resolution, against the labels at full resolution.
 
     Args:
-        loss: the loss of one output, called with output, target and mask.
+        loss: the loss of one output, called with output and target, and with the mask if there is one.
         weighting: "nnunet" = 2^-i, 0 for the coarsest, normalised to a sum of 1; "monai" = 2^-i, at least 1/16, not
             normalised; or a number for each output. An output of weight 0 is not looked at.
 
     Shape:
         outputs: one (N, C, *spatial), or a sequence of them, finest first. Target and mask as `loss` takes them, of
         the size of the finest output or any other: they are read by nearest neighbour at the size of each output.
+        A mask (N, C) says which classes a sample is annotated for. `hard_counts`, as the losses over regions take it,
+        gets the hard prediction of the finest output.
 
     Example:
         >>> import torch, fastmed
@@ -67,19 +71,32 @@ class DeepSupervisionLoss(EagerModule):
         self.loss = loss
         self.weighting = weighting
 
-    def forward(self, outputs: Tensor | Sequence[Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        outputs: Tensor | Sequence[Tensor],
+        target: Tensor,
+        mask: Tensor | None = None,
+        hard_counts: Tensor | None = None,
+    ) -> Tensor:
         """The weighted sum of the losses of the outputs."""
         levels = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         if not levels:
             raise ValueError("outputs: got none, allowed is one or more")
         values = [
-            weight * self._of_level(output, target, mask)
-            for output, weight in zip(levels, level_weights(self.weighting, len(levels)), strict=True)
+            weight
+            * self._of_level(output, target, mask, {} if hard_counts is None or level else {"hard_counts": hard_counts})
+            for level, (output, weight) in enumerate(
+                zip(levels, level_weights(self.weighting, len(levels)), strict=True)
+            )
             if weight
         ]
         return torch.stack(values).sum(0)
 
-    def _of_level(self, output: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    def _of_level(self, output: Tensor, target: Tensor, mask: Tensor | None, counting: dict[str, Tensor]) -> Tensor:
         size = output.shape[2:]
-        value: Tensor = self.loss(output, nearest(target, size), None if mask is None else nearest(mask, size))
+        arguments = [output, nearest(target, size)]
+        if mask is not None:
+            is_of_classes = mask.ndim == 2 and len(size) > 1
+            arguments.append(mask if is_of_classes else nearest(mask, size))
+        value: Tensor = self.loss(*arguments, **counting)
         return value

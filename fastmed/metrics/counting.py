@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from ..functional import confusion_counts
+from ..validation import finite, whole
 from .functional import Fourfold, fourfold, one_versus_rest
 
 Threshold = float | Sequence[float] | Tensor | None
@@ -66,6 +67,17 @@ class SummedMetric(Metric):
         for name in self._names.values():
             setattr(self, name, getattr(self, name).to(self.device))
 
+    def plot(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not here: `fastmed.metrics.plots` draws curves, diagrams and matrices.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}: draws nothing itself; see fastmed.metrics.plots, as roc and reliability of "
+            "metric.histogram, or confusion_matrix of metric.compute()"
+        )
+
     @property
     def update_called(self) -> bool:
         """Whether there are counts: on a rank without a batch too, where there are those of the other ranks."""
@@ -75,12 +87,17 @@ class SummedMetric(Metric):
 
 def _threshold(value: Threshold, num_classes: int) -> float | tuple[float, ...] | None:
     """The threshold as plain numbers, which need not follow the metric to another device."""
-    if value is None or isinstance(value, float | int):
-        return value
-    thresholds = tuple(float(each) for each in value)
-    if len(thresholds) != num_classes:
-        raise ValueError(f"threshold: got {len(thresholds)} values, allowed is one or {num_classes}")
-    return thresholds
+    if value is None:
+        return None
+    numbers = value.tolist() if isinstance(value, Tensor) else value
+    if not isinstance(numbers, Sequence):
+        finite("threshold", numbers)
+        return float(numbers)
+    for number in numbers:
+        finite("threshold", number)
+    if len(numbers) != num_classes:
+        raise ValueError(f"threshold: got {len(numbers)} values, allowed is one or {num_classes}")
+    return tuple(map(float, numbers))
 
 
 class CountedMetric(SummedMetric):
@@ -97,6 +114,9 @@ class CountedMetric(SummedMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        whole("num_classes", num_classes)
+        if ignore_index is not None:
+            whole("ignore_index", ignore_index)
         least = 2 if threshold is None else 1
         if num_classes < least:
             raise ValueError(f"num_classes: got {num_classes}, allowed is {least} or more")

@@ -34,7 +34,8 @@ class SegmentationScores(CountedMetric):
         average: "none" for a value of each class, "macro" for the mean of these.
         include_background: whether class 0 is among the results.
         empty: value of 0 / 0, as of the Dice of a class neither in the target nor in the prediction; "skip" leaves
-            such cases, and then such classes, out of the means.
+            such cases, and then such classes, out of the means. Of a class that is in the prediction alone the Dice is
+            0; MONAI leaves such cases out too, unless told otherwise, and so does `fastmed.compat.monai.DiceMetric`.
         threshold: makes the task multi-label, for regions that overlap: one number, or one for each region, in the
             units of the input; positive is what lies above.
         ignore_index: target label whose voxels are not counted.

@@ -113,11 +113,11 @@ def _classes_of(numbers: NDArray[Any], classes: int) -> NDArray[np.int64]:
 
 
 def _is(numbers: NDArray[Any], value: int | None) -> NDArray[np.bool_]:
-    """Where a number is this one; NumPy would compare a large one in float64."""
+    """Where a number is this one; NumPy would round one of them to the type of the other."""
     if value is None:
         return np.zeros(numbers.shape, bool)
     if numbers.dtype.kind == "f":
-        return numbers == numbers.dtype.type(value)
+        return numbers.astype(np.float64) == float(value)
     limits = np.iinfo(numbers.dtype)
     return numbers == value if limits.min <= value <= limits.max else np.zeros(numbers.shape, bool)
 
@@ -135,13 +135,15 @@ def confusion(native: ModuleType, rng: np.random.Generator) -> None:
     pooled = bool(rng.random() < 0.5)
     ignore = None if rng.random() < 0.5 else int(rng.choice([0, 1, -1, 255, classes, 2**40, -(2**63)]))
     channels = classes if kind == "MULTI_LABEL" else 1
-    of_input = rng.choice(LABELS) if kind == "LABELS" else rng.choice(SCORES)
+    of_input = rng.choice({"LABELS": LABELS, "SCORES": SCORES, "MULTI_LABEL": LABELS + SCORES}[kind])
     of_target = rng.choice(LABELS + SCORES if kind == "MULTI_LABEL" else LABELS)
     size = 2 if kind == "MULTI_LABEL" else classes
     input = draw_operand(native, rng, str(of_input), (samples, 1 if kind == "LABELS" else classes, voxels), size)
     target = draw_operand(native, rng, str(of_target), (samples, channels, voxels), size)
     mask = _mask(native, rng, (samples, channels, voxels))
-    thresholds = rng.normal(size=classes).astype(np.float32).astype(np.float64)
+    # In the precision of the scores, as the extension asks for them.
+    precision = input.numbers.dtype if input.numbers.dtype.kind == "f" else np.int64
+    thresholds = rng.normal(size=classes).astype(precision).astype(np.float64)
     tables = 1 if pooled else samples
     counts = np.zeros((tables, channels, size * size), np.int64)
     invalid = np.zeros(tables, np.int64)
@@ -173,8 +175,7 @@ def confusion(native: ModuleType, rng: np.random.Generator) -> None:
             if kind == "MULTI_LABEL":
                 # NaN and -1 are missing; as unsigned numbers know neither.
                 kept &= (truth == truth) & ~_is(truth, -1)
-                threshold = thresholds[channel].astype(input.numbers.dtype)
-                columns = (input.numbers[n, channel] > threshold).astype(np.int64)
+                columns = (input.numbers[n, channel] > thresholds[channel]).astype(np.int64)
             elif kind == "SCORES":
                 columns = input.numbers[n].argmax(0)
             else:

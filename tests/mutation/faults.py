@@ -34,17 +34,23 @@ class Fault(NamedTuple):
 
 _FORMULAS = "fastmed/formulas.py"
 _REFERENCE = "fastmed/backends/reference.py"
+_FEW = "fastmed/backends/cpu_numba/few_classes.py"
 _LABEL_MAP = "fastmed/backends/cpu_numba/label_map.py"
 _SOFTMAX = "fastmed/backends/cpu_numba/softmax.py"
 _POINTWISE = "fastmed/backends/cpu_numba/pointwise.py"
 _TILES = "fastmed/backends/cpu_numba/tiles.py"
 _TRITON = "fastmed/backends/gpu_triton"
 _CONFUSION = "csrc/confusion_cpu.cpp"
+_NUMBA = (SUMS, "-k", "numba")
 
 FAULTS = (
     # Formulas.
     Fault(
-        "sign", _FORMULAS, "return 1.0 - numerator / denominator", "return 1.0 + numerator / denominator", (FORMULAS,)
+        "sign",
+        _FORMULAS,
+        "1.0 - _quotient(numerator, denominator,",
+        "1.0 + _quotient(numerator, denominator,",
+        (FORMULAS,),
     ),
     Fault(
         "dropped term",
@@ -61,7 +67,7 @@ FAULTS = (
         (FORMULAS,),
     ),
     Fault("off by one", _FORMULAS, "field[:, loss.first_class :]", "field[:, loss.first_class + 1 :]", (FORMULAS,)),
-    Fault("sign", _FORMULAS, "(tp * tn - fp * fn)", "(tp * tn + fp * fn)", (LOSSES,)),
+    Fault("sign", _FORMULAS, "tp * tn - fp * fn, root", "tp * tn + fp * fn, root", (LOSSES,)),
     Fault(
         "dropped weight",
         _FORMULAS,
@@ -83,59 +89,62 @@ FAULTS = (
         _REFERENCE,
         "weight = weight * (target != ignore_index).unsqueeze(1)",
         "weight = weight * torch.ones_like(target).unsqueeze(1)",
-        (SUMS,),
+        _NUMBA,
     ),
     Fault(
         "dropped factor",
         _REFERENCE,
         "by_p = weight * (tp * target + by_pred + 2.0 * by_sq * pred)",
         "by_p = weight * (tp * target + by_pred + by_sq * pred)",
-        (SUMS,),
+        _NUMBA,
     ),
     Fault(
         "wrong axis",
         _REFERENCE,
         "log_pred, share = torch.log_softmax(logits, 1)",
         "log_pred, share = torch.log_softmax(logits, 2)",
-        (SUMS,),
+        _NUMBA,
     ),
     # Numba.
+    Fault("wrong class", _FEW, "target_d + g_d", "target_d + g_c", _NUMBA),
+    Fault("wrong class", _FEW, "dx_d[i] = r_d - p_d * shared", "dx_d[i] = r_d - p_c * shared", _NUMBA),
+    Fault("missing mask", _FEW, "    remove(x, kept)\n", "", _NUMBA),
     Fault(
         "overflow",
         _LABEL_MAP,
         "e[i] = exp_non_positive(x[i] - highest[i])",
         "e[i] = np.exp(x[i])",
-        ("tests/test_numba.py", SUMS),
+        ("tests/test_numba.py",),
     ),
     Fault(
         "off by one",
         _LABEL_MAP,
         "for c in range(2, classes, 2):",
         "for c in range(3, classes, 2):",
-        (SUMS, "tests/generated"),
+        _NUMBA,
     ),
-    Fault("missing mask", _LABEL_MAP, "            remove(e[c], kept)\n", "            pass\n", (SUMS,)),
-    Fault("wrong term", _LABEL_MAP, "slope + by_sq * p[i] - total[i]", "slope + by_sq * p[i] - total[0]", (SUMS,)),
+    Fault("missing mask", _LABEL_MAP, "            remove(e[c], kept)\n", "            pass\n", _NUMBA),
+    Fault("wrong term", _LABEL_MAP, "slope + by_sq * p[i] - total[i]", "slope + by_sq * p[i] - total[0]", _NUMBA),
     Fault(
         "dropped weight",
         _SOFTMAX,
         "wp, wg = weight[i] * p[i], weight[i] * target[i]",
         "wp, wg = p[i], weight[i] * target[i]",
-        (SUMS,),
+        _NUMBA,
     ),
     Fault(
         "dropped term",
         _SOFTMAX,
         "share = weight[i] * (kept * target[i] + spread)\n        cost = share * (log_total",
         "share = weight[i] * (kept * target[i])\n        cost = share * (log_total",
-        (SUMS,),
+        _NUMBA,
     ),
     Fault(
         "off by one",
         _TILES,
         "limit, outside = np.uint32(classes), np.int32(0)",
         "limit, outside = np.uint32(classes + 1), np.int32(0)",
-        (SUMS,),
+        _NUMBA,
     ),
     Fault(
         "missing mask",
@@ -144,7 +153,7 @@ FAULTS = (
         "kept = mask",
         ("tests/test_multitask.py",),
     ),
-    Fault("dropped poison", _TILES, "poison = np.nan if wrong > 0.0 else 0.0", "poison = 0.0", (SUMS,)),
+    Fault("dropped poison", _TILES, "poison = np.nan if wrong > 0.0 else 0.0", "poison = 0.0", _NUMBA),
     # Triton.
     Fault(
         "missing mask",
@@ -189,11 +198,24 @@ FAULTS = (
     Fault(
         "dropped scale",
         "fastmed/functional/terms.py",
-        "value = term.factor * term.formula(sums)",
-        "value = term.formula(sums)",
+        "[term.factor * term.formula(sums) for",
+        "[term.formula(sums) for",
         (LOSSES,),
     ),
-    Fault("counted twice", "fastmed/functional/terms.py", "            counts = None\n", "", (LOSSES,)),
+    Fault(
+        "dropped samples",
+        "fastmed/functional/terms.py",
+        "counts += of_passes[0].counts.sum(0)",
+        "counts += of_passes[0].counts[0]",
+        (LOSSES,),
+    ),
+    Fault(
+        "dropped pass",
+        "fastmed/ops.py",
+        "region_sums_backward(operands, by_sums[:rows], None, total)",
+        "region_sums_backward(operands, by_sums[:rows], None, None)",
+        (LOSSES,),
+    ),
     Fault(
         "swapped",
         "fastmed/labels.py",

@@ -91,12 +91,14 @@ def region_step(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
     return of_volume, grad_input, int(invalid_targets.sum())
 
 
-def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+def region_sums_backward(
+    operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+) -> Tensor:
     """See `Backend.region_sums_backward`."""
-    grad_input = empty_like(operands.input)
+    grad_input = empty_like(operands.input) if into is None else into
     if operands.input.numel():
         by = gradient.detach().to(torch.float32).contiguous().numpy()
         if scale is not None:
             by = by * np.float32(scale.item())
-        launch.gradient_of_input(operands, by, grad_input)
+        launch.gradient_of_input(operands, by, grad_input, adds=into is not None)
     return grad_input

@@ -17,8 +17,8 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, REGION, VOXELS, exponents, gradien
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import load, store
-from .tiles import TILE, remove, remove_value, removes, replace_uncertain
+from .memory import load
+from .tiles import TILE, put, remove, remove_value, removes, replace_uncertain
 from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of one work item: enough that its sums of each class are small beside them.
@@ -62,17 +62,15 @@ def _load_rows(tile: Any, source: Any, classes: int, n: int, v: int) -> None:
 
 
 @compiled
-def _store_rows(tile: Any, destination: Any, classes: int, n: int, v: int) -> None:
-    """Writes a tile to the voxels from `v` on of one sample."""
-    start = n * destination.sample + v * destination.voxel
-    if destination.channel == 1 and destination.voxel == classes:
-        store(tile, destination.address, destination.converter, start, 1)
+def _put_rows(tile: Any, gradient: Any, classes: int, n: int, v: int) -> None:
+    """Puts a tile of the gradient into the voxels from `v` on of one sample."""
+    values = gradient.values
+    start = n * values.sample + v * values.voxel
+    if values.channel == 1 and values.voxel == classes:
+        put(tile, gradient, start, 1)
     else:
         for row in range(tile.size // classes):
-            values = tile[row * classes : (row + 1) * classes]
-            store(
-                values, destination.address, destination.converter, start + row * destination.voxel, destination.channel
-            )
+            put(tile[row * classes : (row + 1) * classes], gradient, start + row * values.voxel, values.channel)
 
 
 @compiled
@@ -299,7 +297,7 @@ def chunk_gradient(
             _focal_gradient(x, g, w, smoothing, gamma, of_class[NLL_POS], of_class[NLL_NEG], dx)
         if overlaps:
             _add_overlap_gradient(x, g, w, of_class[TP], of_class[PRED], of_class[PRED_SQ], dx)
-        _store_rows(dx, gradient, classes, n, v)
+        _put_rows(dx, gradient, classes, n, v)
 
 
 @Kernel

@@ -91,6 +91,9 @@ def _ratio(sums: Any, loss: Any, weights: Any, gradient: Any) -> float:
             target = sums[by_target, first:last, c].sum()
             denominator = loss[_DENOMINATOR_TP] * tp + loss[_DENOMINATOR_PRED] * pred
             denominator += loss[_DENOMINATOR_TARGET] * target + loss[_SMOOTH_DENOMINATOR]
+            if denominator == 0.0:
+                # Neither prediction nor target, and no smoothing: no loss, and no gradient.
+                continue
             ratio = (loss[_NUMERATOR_TP] * tp + loss[_SMOOTH_NUMERATOR]) / denominator
             share = factor * _weight(weights, c)
             total += share * (1.0 - ratio)

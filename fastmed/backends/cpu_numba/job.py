@@ -19,9 +19,11 @@ INVALID = STATISTICS
 
 # The next item to be taken, how many there are, sizes, which statistics, smoothing and gamma as bits of float32;
 # address, converter and strides of each operand; the address of the values that -1 stands for, flags; the address of
-# the partial sums, or of the gradient by the sums and how many rows that has.
+# the partial sums, or of the gradient by the sums and how many rows that has; whether the gradient is added to what is
+# there, and the converter that reads that.
 NEXT, ITEMS, SAMPLES, CLASSES, VOXELS, CHUNKS, SIGMOID, NLL, REGION, SOFT, HARD, _SMOOTHING, _GAMMA = range(13)
-INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS, SUMS, ROWS, SIZE = 13, 18, 23, 28, 33, 34, 38, 39, 40
+INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS, SUMS, ROWS = 13, 18, 23, 28, 33, 34, 38, 39
+_ADDS, _BEFORE, SIZE = 40, 41, 42
 
 
 class View(NamedTuple):
@@ -55,6 +57,14 @@ class Mask(NamedTuple):
     present: bool
 
 
+class Gradient(NamedTuple):
+    """Where the gradient of the input goes, and whether it is added to what is there, which `before` reads."""
+
+    values: View
+    adds: bool
+    before: int
+
+
 @compiled
 def _view(job: Any, at: int) -> Any:
     return View(job[at], job[at + 1], job[at + 2], job[at + 3], job[at + 4])
@@ -75,7 +85,7 @@ def operands(job: Any) -> Any:
 @compiled
 def gradient(job: Any) -> Any:
     """Where the gradient of the input goes."""
-    return _view(job, GRADIENT)
+    return Gradient(_view(job, GRADIENT), job[_ADDS] != 0, job[_BEFORE])
 
 
 @compiled

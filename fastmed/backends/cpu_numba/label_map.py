@@ -16,8 +16,19 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import in_place, store
-from .tiles import TILE, TILES_PER_CHUNK, load_labels, load_view, remove, tile_of, tile_size
+from .memory import in_place
+from .tiles import (
+    TILE,
+    TILES_PER_CHUNK,
+    gradient_tile,
+    is_apart,
+    load_labels,
+    load_view,
+    put_gradient,
+    remove,
+    tile_of,
+    tile_size,
+)
 from .vector_math import exp_non_positive, log_positive
 
 _F = np.float32
@@ -243,11 +254,10 @@ def _chunk_gradient(
         for c in range(classes):
             _products(e[c], total, labels, np.int32(c), by[:, n, c], products)
         for c in range(classes):
-            dx = tile_of(x[c], gradient, n, c, v)
+            dx = gradient_tile(x[c], gradient, n, c, v)
             _gradient(e[c], labels, np.int32(c), by[:, n, c], products, dx)
-            if not in_place(gradient.converter, gradient.voxel):
-                start = n * gradient.sample + c * gradient.channel + v * gradient.voxel
-                store(dx, gradient.address, gradient.converter, start, gradient.voxel)
+            if is_apart(gradient):
+                put_gradient(dx, gradient, n, c, v)
 
 
 @Kernel

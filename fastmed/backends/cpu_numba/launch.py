@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...contract import BASIC, RegionInput
-from . import channels_last, label_map, pointwise, softmax, step, threads
+from . import channels_last, few_classes, label_map, pointwise, softmax, step, threads
 from .conversion import label_reader, reader, writer
 from .job import GRADIENT, INPUT, INVALID, MASK, ROWS, SUMS, TARGET, UNCERTAIN
 from .tiles import TILE, TILES_PER_CHUNK
@@ -80,10 +80,11 @@ def _plan(
     ignore_index: int | None,
     exponents: tuple[float, float],
     flags: Flags,
+    adds: bool,
 ) -> Plan:
     if operands[0] is not None and len(operands[0][0]) == 2:
         operands = tuple(map(_as_volume, operands))
-    input, target, mask, _ = operands
+    input, target, mask, gradient = operands
     assert input is not None
     assert target is not None
     samples, classes, voxels = input[0]
@@ -92,7 +93,8 @@ def _plan(
     voxels_per_chunk = TILE * TILES_PER_CHUNK
     if activation == "softmax":
         is_plain = not (dense or optional or mask is not None or any(exponents))
-        kernels = label_map if is_plain else softmax
+        of_labels = few_classes if few_classes.applies(classes) else label_map
+        kernels = of_labels if is_plain else softmax
     elif activation == "sigmoid" and dense and channels_last.applies(classes, input[1], optional):
         kernels = channels_last
         voxels_per_chunk = channels_last.voxels_per_chunk(classes)
@@ -105,6 +107,7 @@ def _plan(
         *(number for pair in zip(operands, converters, strict=True) for number in _describe(*pair)),
         *(0, dense, ignore_index is not None, _NOTHING if ignore_index is None else ignore_index, mask is not None),
         *(0, 0),
+        *(adds, 0 if gradient is None else reader(gradient[2])),
     )
     return Plan(
         kernels,
@@ -133,10 +136,10 @@ def _job(plan: Plan, operands: RegionInput, gradient: Tensor | None, sums: Any) 
     return job
 
 
-def _plan_of(operands: RegionInput, flags: Flags, gradient: Tensor | None = None) -> Plan:
+def _plan_of(operands: RegionInput, flags: Flags, gradient: Tensor | None = None, *, adds: bool = False) -> Plan:
     input, target, mask, activation, ignore_index = operands[:5]
     described = (_operand(input), _operand(target), _operand(mask), _operand(gradient))
-    return _plan(described, activation, ignore_index, (operands.label_smoothing, operands.gamma), flags)
+    return _plan(described, activation, ignore_index, (operands.label_smoothing, operands.gamma), flags, adds)
 
 
 def partial_sums(operands: RegionInput, flags: Flags) -> Any:
@@ -147,9 +150,9 @@ def partial_sums(operands: RegionInput, flags: Flags) -> Any:
     return partials
 
 
-def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor) -> None:
-    """Writes the gradient of the input from that of the stacked sums, contiguous float32."""
-    plan = _plan_of(operands, Flags(soft=len(by) > BASIC), gradient)
+def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor, *, adds: bool = False) -> None:
+    """Writes the gradient of the input from that of the stacked sums, contiguous float32, or adds it."""
+    plan = _plan_of(operands, Flags(soft=len(by) > BASIC), gradient, adds=adds)
     plan.kernels.gradient(_job(plan, operands, gradient, by), threads.count(plan.elements))
 
 

@@ -24,17 +24,20 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SIGMOID, SOFT, VOXELS, expon
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import in_place, store
+from .memory import in_place
 from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
     at,
+    gradient_tile,
+    is_apart,
     load_dense,
     load_labels,
     load_view,
     load_weight,
     one_hot,
+    put_gradient,
     remove,
     removes,
     tile_of,
@@ -308,7 +311,7 @@ def _chunk_gradient(
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), TILE):
         size = min(TILE, voxels - v)
         x, g, w, labels = scratch[0, :size], scratch[1, :size], scratch[2, :size], all_labels[:size]
-        dx = tile_of(scratch[3, :size], gradient, n, c, v)
+        dx = gradient_tile(scratch[3, :size], gradient, n, c, v)
         if weighted:
             _load(x, g, w, labels, input, target, mask, classes, n, c, v)
             _fill_gradient(x, g, w, job, by[:, n, c], dx)
@@ -316,9 +319,8 @@ def _chunk_gradient(
         else:
             x, g, _ = _load_unweighted(x, g, labels, input, target, classes, n, c, v)
             _fill_gradient(x, g, None, job, by[:, n, c], dx)
-        if not in_place(gradient.converter, gradient.voxel):
-            start = n * gradient.sample + c * gradient.channel + v * gradient.voxel
-            store(dx, gradient.address, gradient.converter, start, gradient.voxel)
+        if is_apart(gradient):
+            put_gradient(dx, gradient, n, c, v)
 
 
 @Kernel

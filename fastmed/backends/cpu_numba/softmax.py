@@ -12,7 +12,6 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SOFT, VOXELS, exponents, gra
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import store
 from .optional import add_hard, add_soft, choose, soft_slope
 from .tiles import (
     TILE,
@@ -22,6 +21,7 @@ from .tiles import (
     load_view,
     load_weight,
     one_hot,
+    put_gradient,
     remove,
     removes,
     tile_size,
@@ -367,8 +367,7 @@ def _chunk_gradient(
             _project(x[c], p[c], product_total[:size])
             if removes(target, mask):
                 remove(x[c], used[:size])
-            start = n * gradient.sample + c * gradient.channel + v * gradient.voxel
-            store(x[c], gradient.address, gradient.converter, start, gradient.voxel)
+            put_gradient(x[c], gradient, n, c, v)
 
 
 @Kernel

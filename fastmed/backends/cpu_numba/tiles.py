@@ -146,6 +146,41 @@ def tile_of(scratch: Any, operand: Any, sample: int, channel: int, voxel: int) -
 
 
 @compiled
+def is_apart(gradient: Any) -> Any:
+    """Whether a tile of the gradient is computed elsewhere than in the memory where it belongs."""
+    return gradient.adds or not memory.in_place(gradient.values.converter, gradient.values.voxel)
+
+
+@compiled
+def gradient_tile(scratch: Any, gradient: Any, sample: int, channel: int, voxel: int) -> Any:
+    """Where a tile of the gradient is computed: in memory itself, or in the scratch tile if it is apart."""
+    return scratch if gradient.adds else tile_of(scratch, gradient.values, sample, channel, voxel)
+
+
+@elementwise
+def _add_to(tile: Any, other: Any) -> None:
+    for i in range(tile.size):
+        tile[i] += other[i]
+
+
+@compiled
+def put(tile: Any, gradient: Any, start: int, step: int) -> None:
+    """Writes a tile of the gradient to the elements `start + i * step`, or adds it to them."""
+    if gradient.adds:
+        before = np.empty(tile.size, np.float32)
+        load(before, gradient.values.address, gradient.before, start, step)
+        _add_to(tile, before)
+    memory.store(tile, gradient.values.address, gradient.values.converter, start, step)
+
+
+@compiled
+def put_gradient(tile: Any, gradient: Any, sample: int, channel: int, voxel: int) -> None:
+    """Puts the tile of one sample and channel, which was computed apart, where it belongs."""
+    values = gradient.values
+    put(tile, gradient, sample * values.sample + channel * values.channel + voxel * values.voxel, values.voxel)
+
+
+@compiled
 def removes(target: Any, mask: Any) -> Any:
     """Whether voxels may be without weight."""
     return mask.present or target.has_ignore or target.has_uncertain

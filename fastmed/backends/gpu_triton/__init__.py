@@ -91,11 +91,14 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
     return value, gradient, invalid
 
 
-def region_sums_backward(operands: RegionInput, gradient: Tensor, scale: Tensor | None) -> Tensor:
+def region_sums_backward(
+    operands: RegionInput, gradient: Tensor, scale: Tensor | None, into: Tensor | None = None
+) -> Tensor:
     """See `Backend.region_sums_backward`."""
     input = operands.input
-    dx = torch.empty_like(input)
+    dx = torch.empty_like(input) if into is None else into
     if input.numel():
+        processors = launch.processors(input.device)
         with _device(input):
-            launch.gradient_of_input(operands, gradient, scale, dx, launch.processors(input.device)).run()
+            launch.gradient_of_input(operands, gradient, scale, dx, processors, add=into is not None).run()
     return dx

@@ -30,6 +30,7 @@ from .primitives import (
     WEIGHT,
     clean,
     load_weight,
+    put,
     store_optional,
 )
 from .sigmoid import accumulate, load_coefficients, log_growth, no_sums, read_target, slope
@@ -220,6 +221,7 @@ def region_bwd_kernel_channels_last(
     gamma,
     SIGMOID: tl.constexpr,
     SOFT: tl.constexpr,
+    ADD: tl.constexpr,
     VOXELS: tl.constexpr,
     CLASSES: tl.constexpr,
 ):
@@ -247,4 +249,4 @@ def region_bwd_kernel_channels_last(
             ignore_index,
         )  # fmt: skip
         by_logits = slope(logits, dense, weight, smoothing, gamma, coefficients, SIGMOID, SOFT)
-        tl.store(dx + v.to(tl.int64)[:, None] * dx_sv + c[None, :] * dx_sc, by_logits, mask=inside)
+        put(dx + v.to(tl.int64)[:, None] * dx_sv + c[None, :] * dx_sc, by_logits, inside, ADD)

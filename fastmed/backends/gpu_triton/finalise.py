@@ -132,27 +132,28 @@ def _load_class_weight(weight, weight_stride, c, classes):
 
 
 @triton.jit
+def _reciprocal_or_zero(count):
+    """Nothing valid: no loss, and no gradient."""
+    return tl.where(count == 0.0, 0.0, 1.0 / tl.where(count == 0.0, 1.0, count))
+
+
+@triton.jit
 def _overlap(
     tp, pred, target, numerator_tp, denominator_tp, denominator_pred, denominator_target,
     smooth_numerator, smooth_denominator,
 ):  # fmt: skip
-    """Overlap loss of each region, and its derivatives by tp and by pred."""
+    """Overlap loss of each region, and its derivatives by tp and by pred; all 0 where the loss is 0 / 0."""
     denominator = denominator_tp * tp + denominator_pred * pred + denominator_target * target + smooth_denominator
-    ratio = (numerator_tp * tp + smooth_numerator) / denominator
-    by_tp = (denominator_tp * ratio - numerator_tp) / denominator
-    return 1.0 - ratio, by_tp, denominator_pred * ratio / denominator
+    reciprocal = _reciprocal_or_zero(denominator)
+    ratio = tl.where(denominator == 0.0, 1.0, (numerator_tp * tp + smooth_numerator) * reciprocal)
+    by_tp = (denominator_tp * ratio - numerator_tp) * reciprocal
+    return 1.0 - ratio, by_tp, denominator_pred * ratio * reciprocal
 
 
 @triton.jit
 def _pooled(statistic, valid):
     """Sum over the samples of a tile, [1, classes]."""
     return tl.sum(tl.where(valid, statistic, 0.0), 0)[None, :]
-
-
-@triton.jit
-def _reciprocal_or_zero(count):
-    """Nothing valid: no loss, and no gradient."""
-    return tl.where(count == 0.0, 0.0, 1.0 / tl.where(count == 0.0, 1.0, count))
 
 
 @triton.jit

@@ -341,15 +341,15 @@ def partial_sums(operands: RegionInput, statistics: frozenset[int], processors: 
 
 
 def gradient_of_input(
-    operands: RegionInput, gradient: Tensor, scale: Tensor | None, dx: Tensor, processors: int
+    operands: RegionInput, gradient: Tensor, scale: Tensor | None, dx: Tensor, processors: int, *, add: bool = False
 ) -> Launch:
-    """The backward pass: `dx` from the gradient of the stacked sums."""
+    """The backward pass: `dx` from the gradient of the stacked sums, or added to what is there."""
     scheme = _scheme(operands)
     programs = _programs(scheme, operands.input.shape[2], processors)
     ss, sn, sc = gradient.stride()
     arguments = _operands(operands) | scheme.constants | _strides(dx=dx)
     arguments |= {"dx": dx, "gradient": gradient, "gradient_ss": ss, "gradient_sn": sn, "gradient_sc": sc}
-    arguments |= {"scale": scale, "SOFT": len(gradient) > BASIC}
+    arguments |= {"scale": scale, "SOFT": len(gradient) > BASIC, "ADD": add}
     return Launch(scheme.backward, (scheme.rows, programs), arguments)
 
 

@@ -224,3 +224,11 @@ def tile_range(tile, voxels, BLOCK: tl.constexpr, TAIL: tl.constexpr):
 def clean(weight, value):
     """The value, and zero at removed voxels, where it may be NaN."""
     return tl.where(weight == 0.0, 0.0, value)
+
+
+@triton.jit
+def put(address, gradient, inside, ADD: tl.constexpr):
+    """Stores a gradient, or adds it to the one that is there."""
+    if ADD:
+        gradient += tl.load(address, mask=inside).to(tl.float32)
+    tl.store(address, gradient, mask=inside)

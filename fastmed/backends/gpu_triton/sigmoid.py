@@ -35,6 +35,7 @@ from .primitives import (
     load_weight,
     log1p,
     log2,
+    put,
     reciprocal,
     soft_slope,
     store_optional,
@@ -292,14 +293,15 @@ def slope(logits, target, weight, smoothing, gamma, coefficients, SIGMOID: tl.co
 def _gradient_tile(
     x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
     smoothing, gamma, coefficients,
-    SIGMOID: tl.constexpr, DENSE: tl.constexpr, SOFT: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+    SIGMOID: tl.constexpr, DENSE: tl.constexpr, SOFT: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
+    TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, dense, weight, _ = _load_elements(
         x, target, mask, uncertain, x_sv, target_sv, mask_sv, start, lane, inside, c, classes, ignore_index, DENSE
     )
     gradient = slope(logits, dense, weight, smoothing, gamma, coefficients, SIGMOID, SOFT)
-    tl.store(dx + start * dx_sv + lane * dx_sv, gradient, mask=inside)
+    put(dx + start * dx_sv + lane * dx_sv, gradient, inside, ADD)
 
 
 @triton.jit
@@ -334,6 +336,7 @@ def region_bwd_kernel_sigmoid(
     SIGMOID: tl.constexpr,
     DENSE: tl.constexpr,
     SOFT: tl.constexpr,
+    ADD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Gradient of one sample and class over every `num_programs(1)`-th tile."""
@@ -356,10 +359,10 @@ def region_bwd_kernel_sigmoid(
     for tile in range(program, full_tiles, programs):
         _gradient_tile(
             x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, tile, voxels, c, classes, ignore_index,
-            smoothing, gamma, coefficients, SIGMOID, DENSE, SOFT, BLOCK, False,
+            smoothing, gamma, coefficients, SIGMOID, DENSE, SOFT, ADD, BLOCK, False,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, uncertain, dx, x_sv, target_sv, mask_sv, dx_sv, full_tiles, voxels, c, classes,
-            ignore_index, smoothing, gamma, coefficients, SIGMOID, DENSE, SOFT, BLOCK, True,
+            ignore_index, smoothing, gamma, coefficients, SIGMOID, DENSE, SOFT, ADD, BLOCK, True,
         )  # fmt: skip

@@ -41,6 +41,7 @@ from .primitives import (
     load_labels,
     load_weight,
     log2,
+    put,
     reciprocal,
     soft_slope,
     spread,
@@ -325,13 +326,13 @@ def region_fwd_kernel_softmax_few(
 @triton.jit
 def _store_classes(
     dx, values, dx_sc, dx_sv, start, lane, inside, voxels,
-    C: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+    C: tl.constexpr, ADD: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
-    """Stores a tuple over classes in the layout that `_load_logits` reads."""
+    """Puts a tuple over classes where `_load_logits` would read it."""
     dx += start * dx_sv
     if CHUNK == 1:
         for c in tl.static_range(C):
-            tl.store(dx + lane * dx_sv, values[c], mask=inside)
+            put(dx + lane * dx_sv, values[c], inside, ADD)
             dx += dx_sc
     else:
         offset, exists = _chunk_range(start, voxels, C, CHUNK, BLOCK, TAIL)
@@ -339,7 +340,7 @@ def _store_classes(
             dealt = ()
             for i in tl.static_range(CHUNK):
                 dealt += (values[chunk * CHUNK + i],)
-            tl.store(dx + offset, collect(dealt, CHUNK), mask=exists)
+            put(dx + offset, collect(dealt, CHUNK), exists, ADD)
             dx += CHUNK
 
 
@@ -347,8 +348,8 @@ def _store_classes(
 def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
     gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, smoothing, gamma,
-    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, SOFT: tl.constexpr, CHUNK: tl.constexpr,
-    BLOCK: tl.constexpr, TAIL: tl.constexpr,
+    C: tl.constexpr, DENSE: tl.constexpr, PER_CLASS: tl.constexpr, SOFT: tl.constexpr, ADD: tl.constexpr,
+    CHUNK: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = tile_range(tile, voxels, BLOCK, TAIL)
     logits, targets, weights, used = _load_classes(
@@ -387,7 +388,7 @@ def _gradient_tile(
     for c in tl.static_range(C):
         p = powers[c] * inverse
         values += (clean(used, p * (by_p[c] - shared) - by_nll[c]).to(dx.dtype.element_ty),)
-    _store_classes(dx, values, dx_sc, dx_sv, start, lane, inside, voxels, C, CHUNK, BLOCK, TAIL)
+    _store_classes(dx, values, dx_sc, dx_sv, start, lane, inside, voxels, C, ADD, CHUNK, BLOCK, TAIL)
 
 
 @triton.jit
@@ -421,6 +422,7 @@ def region_bwd_kernel_softmax_few(
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
     SOFT: tl.constexpr,
+    ADD: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -442,11 +444,11 @@ def region_bwd_kernel_softmax_few(
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
             gradient_ss, gradient_sc, factor, tile, voxels, ignore_index, smoothing, gamma, C, DENSE, PER_CLASS,
-            SOFT, CHUNK, BLOCK, False,
+            SOFT, ADD, CHUNK, BLOCK, False,
         )  # fmt: skip
     if (full_tiles * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
             gradient_ss, gradient_sc, factor, full_tiles, voxels, ignore_index, smoothing, gamma, C, DENSE, PER_CLASS,
-            SOFT, CHUNK, BLOCK, True,
+            SOFT, ADD, CHUNK, BLOCK, True,
         )  # fmt: skip

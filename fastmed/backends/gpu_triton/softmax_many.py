@@ -40,6 +40,7 @@ from .primitives import (
     load_labels,
     load_weight,
     log2,
+    put,
     reciprocal,
     soft_slope,
     spread,
@@ -331,7 +332,7 @@ def _gradient_tile(
     x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
     gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index, smoothing, gamma,
     WARPS: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr, DENSE: tl.constexpr,
-    PER_CLASS: tl.constexpr, SOFT: tl.constexpr, UNROLL: tl.constexpr,
+    PER_CLASS: tl.constexpr, SOFT: tl.constexpr, ADD: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     start, lane, inside = _tile(tile, voxels, WARPS, BLOCK, TAIL)
     x += start * x_sv
@@ -385,7 +386,7 @@ def _gradient_tile(
             gradient, gradient_ss, factor, p, log_total - shifted, g, weight, classes, smoothing, gamma, SOFT
         )  # fmt: skip
         value = clean(used, p * (slope - shared) - pull)
-        tl.store(dx + lane * dx_sv, value, mask=inside)
+        put(dx + lane * dx_sv, value, inside, ADD)
         x += x_sc
         dx += dx_sc
         target += target_sc
@@ -425,6 +426,7 @@ def region_bwd_kernel_softmax_many(
     DENSE: tl.constexpr,
     PER_CLASS: tl.constexpr,
     SOFT: tl.constexpr,
+    ADD: tl.constexpr,
     UNROLL: tl.constexpr,
     WARPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -447,11 +449,11 @@ def region_bwd_kernel_softmax_many(
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
             gradient_ss, gradient_sc, factor, tile, voxels, classes, ignore_index, smoothing, gamma,
-            WARPS, BLOCK, False, DENSE, PER_CLASS, SOFT, UNROLL,
+            WARPS, BLOCK, False, DENSE, PER_CLASS, SOFT, ADD, UNROLL,
         )  # fmt: skip
     if (full_tiles * WARPS * BLOCK < voxels) & (full_tiles % programs == program):
         _gradient_tile(
             x, target, mask, dx, gradient, x_sc, x_sv, target_sc, target_sv, mask_sc, mask_sv, dx_sc, dx_sv,
             gradient_ss, gradient_sc, factor, full_tiles, voxels, classes, ignore_index, smoothing, gamma,
-            WARPS, BLOCK, True, DENSE, PER_CLASS, SOFT, 1,
+            WARPS, BLOCK, True, DENSE, PER_CLASS, SOFT, ADD, 1,
         )  # fmt: skip

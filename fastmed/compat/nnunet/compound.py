@@ -131,7 +131,8 @@ class DC_and_BCE_loss(peer.DC_and_BCE_loss):  # noqa: N801
         weight_ce: factor of the cross entropy.
         weight_dice: factor of the Dice.
         use_ignore_label: whether the last channel of the target marks voxels that do not count. The cross entropy is
-            then the mean over voxels of a sum over channels, as in nnU-Net.
+            then the mean over voxels of a sum over channels, as in nnU-Net. Its inverse, a byte a voxel, is kept for
+            the backward pass.
         dice_class: `SoftDiceLoss` or `MemoryEfficientSoftDiceLoss`, of nnU-Net or of this package.
 
     Attributes:
@@ -202,6 +203,6 @@ class DC_and_topk_loss(peer.DC_and_topk_loss):  # noqa: N801
 
     def forward(self, net_output: Tensor, target: Tensor) -> Tensor:
         """The weighted sum of Dice and cross entropy."""
-        announce("DC_and_topk_loss", "k: the largest losses are chosen among those of all voxels")
+        announce("nnunetv2", "DC_and_topk_loss", "k: the largest losses are chosen among those of all voxels")
         result: Tensor = super().forward(net_output, target)
         return result

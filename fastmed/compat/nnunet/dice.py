@@ -106,6 +106,8 @@ class SoftDiceLoss(peer.SoftDiceLoss):
 class MemoryEfficientSoftDiceLoss(peer.MemoryEfficientSoftDiceLoss):
     """`nnunetv2.training.loss.dice.MemoryEfficientSoftDiceLoss` in one pass, with nothing kept but its arguments.
 
+    The mask may have a channel for each class; without the background (`do_bg=False`) it then takes nnU-Net's own way.
+
     Args:
         apply_nonlin: `softmax_helper_dim1`, `torch.sigmoid` or None; any other callable is left to nnU-Net.
         batch_dice: one Dice of the whole batch in place of one for each sample.
@@ -136,4 +138,6 @@ class MemoryEfficientSoftDiceLoss(peer.MemoryEfficientSoftDiceLoss):
     def _fused(self, x: Tensor, y: Tensor, loss_mask: Tensor | None) -> Tensor:
         if loss_mask is not None and loss_mask.ndim != x.ndim:
             raise ValueError(f"loss_mask: got shape {tuple(loss_mask.shape)}, fused is (N, 1 or C, *spatial)")
+        if loss_mask is not None and loss_mask.shape[1] > 1 and not self.do_bg:
+            raise ValueError("loss_mask: has channels, which nnU-Net takes for those of the foreground")
         return _fused(self, x, y, loss_mask)

@@ -37,6 +37,11 @@ def _is_binned(metric: Any) -> bool:
     return metric.thresholds is not None
 
 
+def _has_scores(metric: Any) -> bool:
+    """Whether there are scores: a list of batches, and after a synchronisation of ranks one tensor."""
+    return len(metric.preds) > 0
+
+
 def _is_binary(target: Tensor, ignore_index: int | None) -> bool:
     known = (target == 0) | (target == 1)
     return bool((known if ignore_index is None else known | (target == ignore_index)).all())
@@ -139,7 +144,7 @@ class BinaryAUROC(BinaryPrecisionRecallCurve, peer.BinaryAUROC):
     def compute(self) -> Tensor:  # type: ignore[override]
         """The area under the curve, exact without thresholds."""
         found = None
-        if not _is_binned(self) and self.max_fpr in (None, 1) and self.preds:
+        if not _is_binned(self) and self.max_fpr in (None, 1) and _has_scores(self):
             found = _areas(dim_zero_cat(self.preds)[:, None], dim_zero_cat(self.target)[:, None])
         return super().compute() if found is None else found[0][0]
 
@@ -150,7 +155,7 @@ class MulticlassAUROC(MulticlassPrecisionRecallCurve, peer.MulticlassAUROC):
     def compute(self) -> Tensor:  # type: ignore[override]
         """The area under the curve of each class against the others, exact without thresholds."""
         found = None
-        if not _is_binned(self) and self.preds:
+        if not _is_binned(self) and _has_scores(self):
             labels = dim_zero_cat(self.target)
             of_class = labels[:, None] == torch.arange(self.num_classes, device=labels.device)
             found = _areas(dim_zero_cat(self.preds), of_class)
@@ -163,7 +168,7 @@ class MultilabelAUROC(MultilabelPrecisionRecallCurve, peer.MultilabelAUROC):
     def compute(self) -> Tensor:  # type: ignore[override]
         """The area under the curve of each label, exact without thresholds."""
         found = None
-        if not _is_binned(self) and self.preds:
+        if not _is_binned(self) and _has_scores(self):
             scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
             if self.average == "micro":
                 scores, labels = scores.reshape(-1, 1), labels.reshape(-1, 1)

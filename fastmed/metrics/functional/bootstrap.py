@@ -6,12 +6,15 @@ patients with all their cases (Efron and Tibshirani, "An Introduction to the Boo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...validation import tensor, whole
 from .empty import ratio
 from .intervals import Interval, check_level
 
@@ -19,6 +22,7 @@ __all__ = ["bootstrap_interval", "bootstrap_mean_interval"]
 
 Method = Literal["percentile", "bca"]
 Figure = Callable[[Tensor], Tensor]
+Groups = Tensor | npt.NDArray[np.integer[Any]] | Sequence[int] | None
 
 _CHUNK = 2**19  # weights or counts at a time, 4 MiB of float64: a cache's worth
 
@@ -44,8 +48,8 @@ def bootstrap_interval(
     resamples: int = 10_000,
     level: float = 0.95,
     method: Method = "percentile",
-    strata: Tensor | None = None,
-    clusters: Tensor | None = None,
+    strata: Groups = None,
+    clusters: Groups = None,
     generator: torch.Generator | None = None,
 ) -> Interval:
     """Confidence intervals of any figure of the counts pooled over cases.
@@ -68,6 +72,7 @@ def bootstrap_interval(
     Raises:
         ValueError: for less than two cases or clusters, fewer than one resample, a level outside (0, 1), an unknown
             method, strata or clusters that are not integers (N,), or a cluster in two strata.
+        TypeError: for counts that are no tensor, or a generator that is none of the CPU.
 
     Example:
         >>> import torch
@@ -81,6 +86,13 @@ def bootstrap_interval(
     check_level(level)
     if method not in get_args(Method):
         raise ValueError(f"method: got {method!r}, allowed is one of {get_args(Method)}")
+    whole("resamples", resamples)
+    is_generator = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
+    if generator is not None and not is_generator:
+        raise TypeError(
+            f"generator: got {generator!r}, allowed is a torch.Generator of the CPU, as "
+            "torch.Generator().manual_seed(0), or None"
+        )
     if resamples < 1:
         raise ValueError(f"resamples: got {resamples}, allowed is 1 or more")
     units = _units(counts, strata, clusters)
@@ -105,8 +117,8 @@ def bootstrap_mean_interval(
     resamples: int = 10_000,
     level: float = 0.95,
     method: Method = "percentile",
-    strata: Tensor | None = None,
-    clusters: Tensor | None = None,
+    strata: Groups = None,
+    clusters: Groups = None,
     generator: torch.Generator | None = None,
 ) -> Interval:
     """Confidence intervals of the mean over cases of a figure that each case has, as its Dice.
@@ -124,7 +136,7 @@ def bootstrap_mean_interval(
         Lower and upper limits, float64 of shape (...); NaN where no case has a value.
 
     Raises:
-        ValueError: as `bootstrap_interval`.
+        ValueError, TypeError: as `bootstrap_interval`.
 
     Example:
         >>> import torch
@@ -133,6 +145,7 @@ def bootstrap_mean_interval(
         >>> round(interval.lower.item(), 6), round(interval.upper.item(), 6)
         (0.8, 0.8)
     """
+    tensor("values", values)
     defined = ~values.isnan()
     return bootstrap_interval(
         torch.stack([values.double().masked_fill(~defined, 0.0), defined.double()], -1),
@@ -146,8 +159,12 @@ def bootstrap_mean_interval(
     )
 
 
-def _groups(name: str, labels: Tensor, cases: int) -> Tensor:
+def _groups(name: str, given: Tensor | npt.NDArray[np.integer[Any]] | Sequence[int], cases: int) -> Tensor:
     """Number the groups 0, 1, ..."""
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: got {type(given).__name__}, allowed are integers of shape ({cases},)") from error
     if labels.shape != (cases,) or labels.is_floating_point() or labels.is_complex():
         raise ValueError(
             f"{name}: got {labels.dtype} of shape {tuple(labels.shape)}, allowed are integers of shape ({cases},)"
@@ -156,7 +173,8 @@ def _groups(name: str, labels: Tensor, cases: int) -> Tensor:
     return group
 
 
-def _units(counts: Tensor, strata: Tensor | None, clusters: Tensor | None) -> _Units:
+def _units(counts: Tensor, strata: Groups, clusters: Groups) -> _Units:
+    tensor("counts", counts)
     if counts.ndim < 1:
         raise ValueError("counts: got a scalar, allowed is (N, ...)")
     cases = len(counts)
@@ -168,9 +186,8 @@ def _units(counts: Tensor, strata: Tensor | None, clusters: Tensor | None) -> _U
         of_cluster = stratum.new_zeros(number).scatter_(0, cluster, stratum)
         torn = of_cluster[cluster] != stratum
         if torn.any():
-            raise ValueError(
-                f"clusters: got cluster {clusters[torn][0].item()} in more than one stratum, allowed is one"
-            )
+            first = torch.as_tensor(clusters)[torn][0].item()
+            raise ValueError(f"clusters: got cluster {first} in more than one stratum, allowed is one")
         table, stratum = table.new_zeros(number, table.shape[1]).index_add_(0, cluster, table), of_cluster
     if len(table) < 2:
         raise ValueError(f"counts: got {len(table)} cases or clusters, allowed is 2 or more")
@@ -184,12 +201,14 @@ def _resampled(units: _Units, resamples: int, generator: torch.Generator | None)
     """Pooled counts (r, M) of the resamples, some at a time."""
     number, width = units.table.shape
     one = units.table.new_ones(())
+    firsts = units.start.unique().long().tolist()
+    strata = list(zip(firsts, [*firsts[1:], number], strict=True))
     done = 0
     while done < resamples:
         rows = min(max(_CHUNK // max(number, width), 1), resamples - done)
-        position = torch.rand(rows, number, dtype=torch.float64, generator=generator)
-        drawn = position.mul_(units.size).add_(units.start).long()
-        yield torch.zeros_like(position).scatter_add_(1, drawn, one.expand_as(drawn)) @ units.table
+        of_strata = [torch.randint(*ends, (rows, ends[1] - ends[0]), generator=generator) for ends in strata]
+        drawn = torch.cat(of_strata, 1)
+        yield units.table.new_zeros(rows, number).scatter_add_(1, drawn, one.expand_as(drawn)) @ units.table
         done += rows
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...contract import ScoreHistogram
-from .curves import Bounded, by_score
+from ...validation import whole
+from .curves import Bounded, bounded, by_score
+from .empty import Empty, ratio
 
 __all__ = [
     "Reliability",
@@ -68,6 +70,7 @@ def _centres(histogram: ScoreHistogram) -> tuple[Tensor, Tensor]:
 
 def _merged(histogram: ScoreHistogram, bins: int) -> _Coarse:
     """Bins of equal width on [0, 1], each the sum of the fine bins whose centre it holds."""
+    whole("bins", bins)
     if bins < 1:
         raise ValueError(f"bins: got {bins}, allowed is 1 or more")
     negatives, positives = by_score(histogram).double().unbind(1)
@@ -106,7 +109,7 @@ def reliability_diagram(histogram: ScoreHistogram, bins: int = 10) -> Reliabilit
     return Reliability(coarse.score / coarse.counts, coarse.positives / coarse.counts, coarse.counts.long())
 
 
-def expected_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Bounded:
+def expected_calibration_error(histogram: ScoreHistogram, bins: int = 10, *, empty: Empty = "nan") -> Bounded:
     """Mean distance of observed from predicted probability, over bins weighted by their scores.
 
     It is that of Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", 2015. The bound is
@@ -115,13 +118,14 @@ def expected_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Bou
     Args:
         histogram: probabilities of T tasks, as `fastmed.functional.score_histogram` counts them, with either spacing.
         bins: number of bins of equal width on [0, 1], as for `reliability_diagram`.
+        empty: value without scores.
 
     Returns:
-        The error in [0, 1], and its bound, for the same bins; NaN without scores.
+        The error in [0, 1], and its bound, for the same bins.
 
     Raises:
         TypeError: for anything but a histogram.
-        ValueError: for less than one bin, or a histogram that reaches beyond 0 or 1.
+        ValueError: for less than one bin, a histogram that reaches beyond 0 or 1, or an unknown policy.
 
     Example:
         >>> import torch
@@ -134,22 +138,23 @@ def expected_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Bou
     """
     coarse = _merged(histogram, bins)
     total = coarse.counts.sum(-1)
-    return Bounded((coarse.positives - coarse.score).abs().sum(-1) / total, coarse.deviation.sum(-1) / total)
+    return bounded((coarse.positives - coarse.score).abs().sum(-1), coarse.deviation.sum(-1), total, empty)
 
 
-def maximum_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Bounded:
+def maximum_calibration_error(histogram: ScoreHistogram, bins: int = 10, *, empty: Empty = "nan") -> Bounded:
     """Largest distance of observed from predicted probability of all bins that hold a score.
 
     Args:
         histogram: probabilities of T tasks, as `fastmed.functional.score_histogram` counts them, with either spacing.
         bins: number of bins of equal width on [0, 1], as for `reliability_diagram`.
+        empty: value without scores.
 
     Returns:
-        The error in [0, 1], and its bound, for the same bins; NaN without scores.
+        The error in [0, 1], and its bound, for the same bins.
 
     Raises:
         TypeError: for anything but a histogram.
-        ValueError: for less than one bin, or a histogram that reaches beyond 0 or 1.
+        ValueError: for less than one bin, a histogram that reaches beyond 0 or 1, or an unknown policy.
 
     Example:
         >>> import torch
@@ -161,17 +166,15 @@ def maximum_calibration_error(histogram: ScoreHistogram, bins: int = 10) -> Boun
         0.25
     """
     coarse = _merged(histogram, bins)
-    distance = (coarse.positives - coarse.score).abs() / coarse.counts
-    empty = coarse.counts.sum(-1) == 0
-    return Bounded(
-        *(
-            values.nan_to_num(0.0).amax(-1).masked_fill(empty, torch.nan)
-            for values in (distance, coarse.deviation / coarse.counts)
-        )
+    distance, deviation = (
+        ratio(part, coarse.counts, "zero").amax(-1)
+        for part in ((coarse.positives - coarse.score).abs(), coarse.deviation)
     )
+    has_scores = (coarse.counts.sum(-1) > 0).double()
+    return bounded(distance, deviation, has_scores, empty)
 
 
-def brier_score(histogram: ScoreHistogram) -> Bounded:
+def brier_score(histogram: ScoreHistogram, *, empty: Empty = "nan") -> Bounded:
     """Mean squared distance of the score from the label (Brier, "Verification of forecasts", 1950).
 
     A score that is at most h from the centre c of its bin moves the square of its distance from the label y by at
@@ -179,13 +182,14 @@ def brier_score(histogram: ScoreHistogram) -> Bounded:
 
     Args:
         histogram: probabilities of T tasks, as `fastmed.functional.score_histogram` counts them, with either spacing.
+        empty: value without scores.
 
     Returns:
-        The score in [0, 1], 0 the best, and its bound; NaN without scores.
+        The score in [0, 1], 0 the best, and its bound.
 
     Raises:
         TypeError: for anything but a histogram.
-        ValueError: for a histogram that reaches beyond 0 or 1.
+        ValueError: for a histogram that reaches beyond 0 or 1, or an unknown policy.
 
     Example:
         >>> import torch
@@ -198,8 +202,9 @@ def brier_score(histogram: ScoreHistogram) -> Bounded:
     negatives, positives = by_score(histogram).double().unbind(1)
     centre, half_width = _centres(histogram)
 
-    def mean(of_negatives: Tensor, of_positives: Tensor) -> Tensor:
-        return (negatives * of_negatives + positives * of_positives).sum(-1) / (negatives + positives).sum(-1)
+    def total(of_negatives: Tensor, of_positives: Tensor) -> Tensor:
+        return (negatives * of_negatives + positives * of_positives).sum(-1)
 
     bounds = (half_width * (2.0 * distance + half_width) for distance in (centre, 1.0 - centre))
-    return Bounded(mean(centre**2, (1.0 - centre) ** 2), mean(*bounds))
+    scores = (negatives + positives).sum(-1)
+    return bounded(total(centre**2, (1.0 - centre) ** 2), total(*bounds), scores, empty)

@@ -7,8 +7,9 @@ for a pooled figure, or take the `mean` of the samples' figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from .empty import Empty, ratio
@@ -414,14 +415,20 @@ def negative_likelihood_ratio(table: Fourfold, *, empty: Empty = "nan") -> Tenso
     return ratio(fn * (tn + fp), tn * (tp + fn), empty)
 
 
-def _share(name: str, value: float | Tensor) -> float | Tensor:
-    allowed = bool(((value >= 0) & (value <= 1)).all()) if isinstance(value, Tensor) else 0.0 <= value <= 1.0
-    if not allowed:
+Prevalence = Tensor | Sequence[float] | float
+
+
+def _share(name: str, value: Prevalence, like: Tensor) -> Tensor:
+    try:
+        share = torch.as_tensor(value, dtype=torch.float64, device=like.device)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: got {value!r}, allowed are numbers, 0 to 1") from error
+    if not ((share >= 0) & (share <= 1)).all():
         raise ValueError(f"{name}: got {value}, allowed is 0 to 1")
-    return value
+    return share
 
 
-def ppv_at(table: Fourfold, prevalence: float | Tensor, *, empty: Empty = "nan") -> Tensor:
+def ppv_at(table: Fourfold, prevalence: Prevalence, *, empty: Empty = "nan") -> Tensor:
     """PPV in a population of another prevalence, by Bayes (Vecchio, "Predictive value of a single test", 1966).
 
     With p the prevalence: sensitivity p / (sensitivity p + (1 - specificity) (1 - p)). A study with as many sick as
@@ -429,14 +436,15 @@ def ppv_at(table: Fourfold, prevalence: float | Tensor, *, empty: Empty = "nan")
 
     Args:
         table: fourfold tables of any shape.
-        prevalence: share of positives there, in [0, 1]: a number, or a tensor that broadcasts with the fields.
+        prevalence: share of positives there, in [0, 1]: a number, or a tensor or list that broadcasts with the
+            fields.
         empty: value where there is no positive, no negative, or nothing called positive.
 
     Returns:
         float64 in [0, 1], of the shape of the table's fields.
 
     Raises:
-        TypeError: for anything but a Fourfold.
+        TypeError: for anything but a Fourfold, or a prevalence that is no number.
         ValueError: for an unknown policy, or a prevalence outside [0, 1].
 
     Example:
@@ -447,26 +455,27 @@ def ppv_at(table: Fourfold, prevalence: float | Tensor, *, empty: Empty = "nan")
         (0.9, 0.08333333333333333)
     """
     tn, fp, fn, tp = _fields(table)
-    share = _share("prevalence", prevalence)
+    share = _share("prevalence", prevalence, tp)
     found = tp * (tn + fp) * share
     return ratio(found, found + fp * (tp + fn) * (1.0 - share), empty)
 
 
-def npv_at(table: Fourfold, prevalence: float | Tensor, *, empty: Empty = "nan") -> Tensor:
+def npv_at(table: Fourfold, prevalence: Prevalence, *, empty: Empty = "nan") -> Tensor:
     """NPV in a population of another prevalence, by Bayes (Vecchio, "Predictive value of a single test", 1966).
 
     With p the prevalence: specificity (1 - p) / (specificity (1 - p) + (1 - sensitivity) p).
 
     Args:
         table: fourfold tables of any shape.
-        prevalence: share of positives there, in [0, 1]: a number, or a tensor that broadcasts with the fields.
+        prevalence: share of positives there, in [0, 1]: a number, or a tensor or list that broadcasts with the
+            fields.
         empty: value where there is no positive, no negative, or nothing called negative.
 
     Returns:
         float64 in [0, 1], of the shape of the table's fields.
 
     Raises:
-        TypeError: for anything but a Fourfold.
+        TypeError: for anything but a Fourfold, or a prevalence that is no number.
         ValueError: for an unknown policy, or a prevalence outside [0, 1].
 
     Example:
@@ -477,6 +486,6 @@ def npv_at(table: Fourfold, prevalence: float | Tensor, *, empty: Empty = "nan")
         (0.9, 0.9988789237668162)
     """
     tn, fp, fn, tp = _fields(table)
-    share = _share("prevalence", prevalence)
+    share = _share("prevalence", prevalence, tp)
     cleared = tn * (tp + fn) * (1.0 - share)
     return ratio(cleared, cleared + fn * (tn + fp) * share, empty)

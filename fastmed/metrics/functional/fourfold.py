@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...validation import tensor
+
 __all__ = ["Fourfold", "at_thresholds", "fourfold", "one_versus_rest"]
 
 
@@ -50,6 +52,7 @@ def fourfold(table: Tensor) -> Fourfold:
         >>> fourfold(torch.tensor([[5, 1, 2, 3]])).fn.tolist()
         [2.0]
     """
+    tensor("table", table)
     if table.ndim < 1 or table.shape[-1] != 4:
         raise ValueError(f"table: got shape {tuple(table.shape)}, allowed is (..., 4), in the order tn, fp, fn, tp")
     return Fourfold(*table.double().unbind(-1))
@@ -100,6 +103,7 @@ def at_thresholds(counts: Tensor) -> Fourfold:
         >>> sensitivity(table).tolist(), specificity(table).tolist()
         ([1.0, 1.0, 0.8, 0.0], [0.0, 0.6, 1.0, 1.0])
     """
+    tensor("counts", counts)
     if counts.ndim < 2 or counts.shape[-2] != 2:
         raise ValueError(f"counts: got shape {tuple(counts.shape)}, allowed is (..., 2, K), negatives and positives")
     below = torch.nn.functional.pad(counts.double().cumsum(-1), (1, 0))
@@ -119,6 +123,7 @@ def check_matrix(matrix: Tensor) -> Tensor:
     Raises:
         ValueError: if the last two dimensions differ.
     """
+    tensor("matrix", matrix)
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"matrix: got shape {tuple(matrix.shape)}, allowed is (..., C, C), rows = target")
     return matrix.double()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -46,7 +46,19 @@ def normal_quantile(share: float) -> float:
     return float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
 
 
-def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, method: Method = "wilson") -> Interval:
+def _counts(name: str, value: Tensor | Sequence[int] | int, device: torch.device | None) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device=device)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: got {value!r}, allowed are counts: a number, a list or a tensor") from error
+
+
+def proportion_interval(
+    successes: Tensor | Sequence[int] | int,
+    trials: Tensor | Sequence[int] | int,
+    level: float = 0.95,
+    method: Method = "wilson",
+) -> Interval:
     """Confidence intervals of proportions of independent cases.
 
     Wilson's (Wilson, "Probable inference", 1927) covers the truth with the level's probability on average; that of
@@ -54,8 +66,8 @@ def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, 
     is for the voxels of an image, which are not independent: see `bootstrap_interval`.
 
     Args:
-        successes: counts of any shape, 0 to `trials`.
-        trials: counts of a shape that broadcasts with it.
+        successes: counts of any shape, 0 to `trials`: a number, a list or a tensor.
+        trials: counts of a shape that broadcasts with it, likewise.
         level: probability that the interval is to cover the truth with, in (0, 1).
         method: "wilson" or "clopper-pearson".
 
@@ -64,6 +76,7 @@ def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, 
 
     Raises:
         ValueError: for successes outside 0 to trials, a level outside (0, 1), or an unknown method.
+        TypeError: for counts that are no numbers.
         ModuleNotFoundError: for "clopper-pearson" without scipy.
 
     Example:
@@ -76,7 +89,8 @@ def proportion_interval(successes: Tensor, trials: Tensor, level: float = 0.95, 
     check_level(level)
     if method not in get_args(Method):
         raise ValueError(f"method: got {method!r}, allowed is one of {get_args(Method)}")
-    found, cases = torch.broadcast_tensors(successes.double(), trials.double())
+    device = next((given.device for given in (successes, trials) if isinstance(given, Tensor)), None)
+    found, cases = torch.broadcast_tensors(_counts("successes", successes, device), _counts("trials", trials, device))
     wrong = ~((found >= 0) & (found <= cases))
     if wrong.any():
         raise ValueError(

@@ -4,15 +4,13 @@ Each class is a subclass of MONAI's: arguments, attributes, shapes, warnings and
 computes goes MONAI's own way, and says so once (`fastmed.compat.fallback.FallbackWarning`).
 """
 
-from monai.losses import MaskedLoss
-
 from .compound import DiceCELoss, DiceFocalLoss, GeneralizedDiceFocalLoss
 from .focal import FocalLoss
+from .masked import MaskedLoss
 from .overlap import DiceLoss, GeneralizedDiceLoss, MaskedDiceLoss, TverskyLoss
 from .supervision import DeepSupervisionLoss
 from .unified import AsymmetricUnifiedFocalLoss
 
-# MaskedLoss is MONAI's own: its mask multiplies the logits of whatever loss it holds, which is a volume of its own.
 __all__ = [
     "AsymmetricUnifiedFocalLoss",
     "DeepSupervisionLoss",

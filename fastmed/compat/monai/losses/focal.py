@@ -16,19 +16,7 @@ from .base import Fused, first_class, ignore_index_of, read, valid_voxels, warn_
 __all__ = ["FocalLoss"]
 
 
-class FocalTerm(NamedTuple):
-    """A focal loss, and the sums of the pass that it came from.
-
-    Attributes:
-        value: the loss, float32.
-        sums: of all classes under a sigmoid, of those that the softmax sees otherwise.
-    """
-
-    value: Tensor
-    sums: RegionSums
-
-
-class _Pass(NamedTuple):
+class Pass(NamedTuple):
     """What a focal loss reads.
 
     Attributes:
@@ -42,28 +30,33 @@ class _Pass(NamedTuple):
     valid: Tensor | None = None
 
 
-def _pass(loss: peer.FocalLoss, input: Tensor, target: Tensor, to_onehot_y: bool) -> _Pass:
+def pass_of(loss: peer.FocalLoss, input: Tensor, target: Tensor, to_onehot_y: bool) -> Pass:
+    """What a focal loss reads, as MONAI's options describe it."""
+    if loss.reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction: {loss.reduction!r} gives a loss for each voxel")
+    if loss.reduction == "sum" and input.ndim < 3:
+        raise ValueError("reduction: 'sum' without a spatial dimension is a mean over all")
     ignore_index = ignore_index_of(loss)
     first = first_class(input, loss.include_background)
     if not loss.use_softmax:
-        return _Pass(read(input, target, "sigmoid", to_onehot_y, ignore_index=ignore_index, gamma=loss.gamma), first)
+        return Pass(read(input, target, "sigmoid", to_onehot_y, ignore_index=ignore_index, gamma=loss.gamma), first)
     operands = read(input, target, "softmax", to_onehot_y, ignore_index=ignore_index, gamma=loss.gamma)
-    return _without_background(operands, target, ignore_index) if first else _Pass(operands, 0)
+    return _without_background(operands, target, ignore_index) if first else Pass(operands, 0)
 
 
-def _without_background(operands: RegionInput, target: Tensor, ignore_index: int | None) -> _Pass:
+def _without_background(operands: RegionInput, target: Tensor, ignore_index: int | None) -> Pass:
     """MONAI takes the background away before the softmax."""
     if operands.input.shape[1] == 2:
         raise ValueError("use_softmax: without the background there is but one class")
     foreground = changed(operands, input=operands.input[:, 1:])
     if operands.is_dense:
-        return _Pass(changed(foreground, target=operands.target[:, 1:]), 0)
+        return Pass(changed(foreground, target=operands.target[:, 1:]), 0)
     # Labels of the background are of no class any more, and neither are those ignored.
     labels, valid = operands.target, None
     if ignore_index is not None:
         labels = labels.masked_fill(labels == ignore_index, 0)
         valid = valid_voxels(target, ignore_index).flatten(1).sum(1)
-    return _Pass(changed(foreground, target=labels.to(torch.int32) - 1, ignore_index=-1), 0, valid)
+    return Pass(changed(foreground, target=labels.to(torch.int32) - 1, ignore_index=-1), 0, valid)
 
 
 def _class_weight(loss: peer.FocalLoss, classes: int, like: Tensor) -> Tensor:
@@ -106,21 +99,16 @@ def _check_hard(loss: peer.FocalLoss, operands: RegionInput, sums: RegionSums) -
         raise ValueError("target: is soft, and takes gamma and alpha of the sigmoid another way than hard labels")
 
 
-def focal(loss: peer.FocalLoss, input: Tensor, target: Tensor, to_onehot_y: bool, backend: str) -> FocalTerm:
-    """A focal loss as MONAI's options describe it."""
-    if loss.reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction: {loss.reduction!r} gives a loss for each voxel")
-    if loss.reduction == "sum" and input.ndim < 3:
-        raise ValueError("reduction: 'sum' without a spatial dimension is a mean over all")
-    operands, first, valid = _pass(loss, input, target, to_onehot_y)
-    sums = ops.region_sums(operands, Wanted(), None, backend)
-    _check_hard(loss, operands, sums)
-    nll = _weighted(loss, sums, first)
+def of_sums(loss: peer.FocalLoss, reads: Pass, sums: RegionSums) -> Tensor:
+    """The focal loss, float32, of the sums of its pass."""
+    _check_hard(loss, reads.operands, sums)
+    nll = _weighted(loss, sums, reads.first_class)
     if ignore_index_of(loss) is not None:
-        valid = (sums.weight[:, 0] if valid is None else valid).float().clamp(min=torch.finfo(torch.float32).eps)
-        return FocalTerm(nll.sum() / valid.sum() if loss.reduction == "mean" else (nll.sum(1) / valid).sum(), sums)
-    total = nll.sum() / operands.input.shape[2]
-    return FocalTerm(total / nll.numel() if loss.reduction == "mean" else total, sums)
+        valid = sums.weight[:, 0] if reads.valid is None else reads.valid
+        valid = valid.float().clamp(min=torch.finfo(torch.float32).eps)
+        return nll.sum() / valid.sum() if loss.reduction == "mean" else (nll.sum(1) / valid).sum()
+    total = nll.sum() / reads.operands.input.shape[2]
+    return total / nll.numel() if loss.reduction == "mean" else total
 
 
 def _weighted(loss: peer.FocalLoss, sums: RegionSums, first: int) -> Tensor:
@@ -158,6 +146,7 @@ class FocalLoss(Fused, peer.FocalLoss):
         return self._fused_or(super().forward, input, target)
 
     def _fused(self, input: Tensor, target: Tensor) -> Tensor:
-        value = focal(self, input, target, self.to_onehot_y, self.backend).value
+        reads = pass_of(self, input, target, self.to_onehot_y)
+        value = of_sums(self, reads, ops.region_sums(reads.operands, Wanted(), None, self.backend))
         warn_of_options(self, input)
         return value

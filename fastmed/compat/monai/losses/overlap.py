@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from monai import losses as peer
@@ -13,6 +13,7 @@ from torch import Tensor
 from .... import formulas, ops
 from ....contract import LossWeights, RatioLinear, RegionInput, RegionSums, Wanted, changed
 from ....functional.region import region_loss
+from ...soft import soft_label_sums
 from .base import (
     Fused,
     check_reduction,
@@ -78,13 +79,12 @@ def dice_weight(loss: peer.DiceLoss, input: Tensor) -> Tensor | None:
 
 
 def _sums(operands: RegionInput, soft_label: bool, backend: str) -> RegionSums:
-    """The sums, and with `soft_label` the true positives of Wang et al. (2023): sum (p + g - |p - g|) / 2."""
+    """The sums, and with `soft_label` the true positives of soft labels."""
     if not soft_label:
         return ops.region_sums(operands, Wanted(nll=False), None, backend)
     if operands.activation == "none" and operands.input.detach().amin() < 0:
         raise ValueError("soft_label: takes the norms of predictions, of which some are negative")
-    sums = ops.region_sums(operands, Wanted(nll=False, soft=True), None, backend)
-    return changed(sums, tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
+    return soft_label_sums(operands, backend)
 
 
 def _is_soft(loss: Any, ratio: RatioLinear) -> bool:

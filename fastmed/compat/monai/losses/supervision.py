@@ -10,6 +10,7 @@ from monai import losses as peer
 from torch import Tensor
 
 from ....losses.deep_supervision import nearest
+from ...fallback import announce
 from .base import Fused
 
 __all__ = ["DeepSupervisionLoss"]
@@ -18,7 +19,8 @@ __all__ = ["DeepSupervisionLoss"]
 class DeepSupervisionLoss(peer.DeepSupervisionLoss):
     """`monai.losses.DeepSupervisionLoss` with labels of any type, and without a float32 copy of outputs in half.
 
-    Arguments, weights and numbers are MONAI's. The loss inside is the one given: take it from here too.
+    Arguments, weights and numbers are MONAI's. The loss inside is the one given: take it from here too. For another
+    `interp_mode` than MONAI's "nearest-exact" the target is resized as MONAI does it.
 
     Example:
         >>> import torch
@@ -32,6 +34,10 @@ class DeepSupervisionLoss(peer.DeepSupervisionLoss):
         """The loss of one output, with labels read at the voxels nearest to its own."""
         if input.ndim != target.ndim:
             return super().get_loss(input, target)
+        if self.interp_mode != "nearest-exact" and input.shape[2:] != target.shape[2:]:
+            value = super().get_loss(input, target)
+            announce("monai", "DeepSupervisionLoss", f"interp_mode: {self.interp_mode!r} makes another target")
+            return value
         return self.loss(input, nearest(target, input.shape[2:]))
 
     def forward(self, input: Tensor | Sequence[Tensor] | None, target: Tensor) -> Tensor:

@@ -53,11 +53,14 @@ class AsymmetricUnifiedFocalLoss(Fused, peer.AsymmetricUnifiedFocalLoss):
         if has_labels and y_pred.shape[1] != self.num_classes:
             raise ValueError(f"num_classes: got {self.num_classes} for {y_pred.shape[1]} channels")
         # Next to 1, half precision has no logits.
-        logits = torch.logit(y_pred.to(ops.sums_dtype(y_pred.dtype)), self.asy_focal_loss.epsilon)
+        probabilities = y_pred.to(ops.sums_dtype(y_pred.dtype))
         if y_pred.shape[1] == 1:
             if ignore_index is not None:
                 mask, ignore_index = valid_voxels(y_true, ignore_index), None
-            logits, y_true = torch.cat([-logits, logits], 1), torch.cat([1 - y_true, y_true], 1)
+            # Not the negative logit: next to 1, numbers are too far apart for the clamp to be the same on both sides.
+            probabilities = torch.cat([1 - probabilities, probabilities], 1)
+            y_true = torch.cat([1 - y_true, y_true], 1)
+        logits = torch.logit(probabilities, self.asy_focal_loss.epsilon)
         if not has_labels and ignore_index_of(self) is None and y_true.max() > self.num_classes - 1:
             raise ValueError(f"y_true: holds more than {self.num_classes - 1}")
         plain = read(logits, y_true, "sigmoid", has_labels, ignore_index=ignore_index, mask=mask)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from segmentation_models_pytorch import losses as peer
 from torch import Tensor
 
-from .... import formulas, ops, validation
-from ....contract import RegionInput, RegionSums, Wanted, changed
+from .... import formulas, validation
+from ....contract import RegionInput, RegionSums, changed
 from ...attempt import attempt
+from ...soft import soft_label_sums
 
 __all__ = ["DiceLoss", "JaccardLoss", "TverskyLoss"]
 
@@ -25,18 +26,14 @@ def _operands(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionInput:
         raise ValueError("mode: 'multiclass' with one class, to which every voxel belongs")
     target = y_true.reshape(samples, -1) if has_labels else y_true.reshape(samples, classes, -1)
     activation = ("softmax" if has_labels else "sigmoid") if loss.from_logits else None
-    return validation.region_input(y_pred.reshape(samples, classes, -1), target, None, activation, loss.ignore_index)
+    operands = validation.region_input(y_pred.reshape(samples, classes, -1), target, None, activation, None)
+    # The value of an element, where our own losses take the class for a voxel.
+    return changed(operands, ignore_index=loss.ignore_index)
 
 
 def _sums(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionSums:
-    """The sums of the batch, each (1, C), with the true positives of Wang et al. (2023): sum (p + g - |p - g|) / 2."""
-    operands = _operands(loss, y_pred, y_true)
-    # Of probabilities and labels these are sum p g.
-    soft = operands.is_dense or operands.activation == "none"
-    sums = formulas.pool_batch(ops.region_sums(operands, Wanted(nll=False, soft=soft), None, loss.backend))
-    if not soft:
-        return sums
-    return changed(sums, tp=(sums.pred + sums.target - cast(Tensor, sums.difference)) / 2)
+    """The sums of the batch, each (1, C), with the true positives of soft labels."""
+    return formulas.pool_batch(soft_label_sums(_operands(loss, y_pred, y_true), loss.backend))
 
 
 def _overlap(loss: Any, y_pred: Tensor, y_true: Tensor, alpha: float, beta: float) -> Tensor:
