@@ -110,7 +110,7 @@ class Environment:
             raise BrokenError(f"tests: no end within {LONGEST_RUN} s") from None
         if done.returncode:
             print(done.stdout + done.stderr, file=sys.stderr)
-        if not record.exists():
+        if not record.exists() or done.returncode not in (0, 1, 2):
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise BrokenError((lines or [f"exit code {done.returncode}"])[-1].strip(" !"))
         found: dict[str, Any] = json.loads(record.read_text())
