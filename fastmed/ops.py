@@ -28,6 +28,7 @@ from .contract import (
     Request,
     Scored,
     Wanted,
+    changed,
 )
 
 _OPERANDS = (
@@ -552,7 +553,7 @@ def region_passes(
     )
     sums: list[RegionSums] = []
     for of_pass, each, wants in zip(stacked.unbind(0), operands, wanted, strict=True):
-        sums.append(unstack(of_pass, counts, each.activation, wants._replace(hard=hard and not sums)))
+        sums.append(unstack(of_pass, counts, each.activation, changed(wants, hard=hard and not sums)))
     return sums
 
 
