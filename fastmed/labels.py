@@ -104,7 +104,7 @@ def uncertain_values(missing: MissingPolicy, tasks: int) -> Tensor:
         [nan, 1.0, 0.25]
     """
     # A Smooth is a tuple, and a string a sequence too, but each is one policy.
-    if isinstance(missing, str | Smooth) or not isinstance(missing, Sequence):
+    if isinstance(missing, (str, Smooth)) or not isinstance(missing, Sequence):
         return torch.full((tasks,), _target(missing), dtype=torch.float32)
     if len(missing) != tasks:
         raise ValueError(f"missing: got {len(missing)} policies, allowed is one, or one for each of {tasks} tasks")

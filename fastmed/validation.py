@@ -46,15 +46,20 @@ def tensor(argument: str, value: object) -> None:
         raise TypeError(f"{argument}: got {type(value).__name__}, allowed is a tensor")
 
 
+# Tuples, and no unions of types: the compilers of torch 2.6 and 2.7 take none.
+_WHOLE = (int, np.integer, torch.SymInt)
+_NUMBERS = (float, int, np.number, torch.SymFloat, torch.SymInt)
+
+
 def whole(argument: str, value: object) -> None:
     """Raises `TypeError` for anything but a whole number."""
-    if not isinstance(value, int | np.integer | torch.SymInt):
+    if not isinstance(value, _WHOLE):
         raise TypeError(f"{argument}: got {value!r}, allowed is a whole number")
 
 
 def is_number(value: object) -> bool:
     """Whether the value is a real number of Python's, NumPy's or a compiler's."""
-    return isinstance(value, float | int | np.number | torch.SymFloat | torch.SymInt)
+    return isinstance(value, _NUMBERS)
 
 
 def finite(argument: str, value: Any) -> None:
@@ -78,7 +83,7 @@ def smoothing(argument: str, value: float) -> None:
 
 def missing_policy(missing: MissingPolicy) -> None:
     """Raises `ValueError` unless each policy is one that there is; how many tasks there are, the labels tell."""
-    is_one = isinstance(missing, str | Smooth) or not isinstance(missing, Sequence)
+    is_one = isinstance(missing, (str, Smooth)) or not isinstance(missing, Sequence)
     uncertain_values(missing, 1 if is_one else len(missing))
 
 
@@ -95,7 +100,7 @@ def class_weights(argument: str, value: ClassWeight, like: Tensor) -> Tensor | N
     if value is None:
         return None
     classes = like.shape[1]
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         # Filled where it is used: a copy from the host would make a GPU wait.
         return torch.full((classes,), float(value), dtype=torch.float32, device=like.device)
     if isinstance(value, Tensor):

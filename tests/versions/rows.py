@@ -37,7 +37,7 @@ ROWS = (
     Row(
         "oldest",
         "3.10",
-        ("torch==2.6.0", "numpy==1.26.0", "numba==0.61.0", "torchmetrics==1.4.0", "scipy==1.11.1"),
+        ("torch==2.6.0", "numpy==1.26.0", "numba==0.62.0", "torchmetrics==1.4.0", "scipy==1.11.1"),
         backends=("reference", "numba", "native"),
     ),
     Row("usual", "3.11", ("torch==2.13.0", "numpy>=2")),

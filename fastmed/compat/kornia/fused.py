@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import ops, validation
-from ...contract import RegionInput, RegionSums, Wanted
+from ...contract import RegionInput, RegionSums, Wanted, changed
 
 
 def _check_labels(pred: Tensor, target: Tensor) -> None:
@@ -143,7 +143,7 @@ def binary_focal(
     _check_weight("weight", weight, pred)
     operands = validation.region_input(pred, target, None, "sigmoid", None, gamma=gamma)
     # The value of an element, where our own losses take the class for a voxel.
-    operands = operands._replace(ignore_index=ignore_index)
+    operands = changed(operands, ignore_index=ignore_index)
     sums = _nll(operands, backend)
     pos, neg = sums.nll_pos, sums.nll_neg
     assert pos is not None

@@ -6,7 +6,7 @@ from segmentation_models_pytorch import losses as peer
 from torch import Tensor
 
 from .... import ops, validation
-from ....contract import LossWeights, RatioLinear, RegionInput
+from ....contract import LossWeights, RatioLinear, RegionInput, changed
 from ...attempt import attempt
 
 __all__ = ["SoftBCEWithLogitsLoss", "SoftCrossEntropyLoss"]
@@ -60,7 +60,7 @@ class SoftBCEWithLogitsLoss(peer.SoftBCEWithLogitsLoss):
         smoothing = 2.0 * (self.smooth_factor or 0.0)
         operands = validation.region_input(y_pred, y_true, mask, "sigmoid", None, smoothing)
         # The value of an element, where our own losses take the class for a voxel.
-        operands = operands._replace(ignore_index=self.ignore_index)
+        operands = changed(operands, ignore_index=self.ignore_index)
         total = ops.region_loss(operands, _SUM_OF_NLL, LossWeights(None, pos, neg), None, self.backend)
         return total / y_pred.numel() if self.reduction == "mean" else total
 

@@ -8,7 +8,7 @@ from segmentation_models_pytorch import losses as peer
 from torch import Tensor
 
 from .... import formulas, validation
-from ....contract import RegionInput, RegionSums
+from ....contract import RegionInput, RegionSums, changed
 from ...attempt import attempt
 from ...soft import soft_label_sums
 
@@ -28,7 +28,7 @@ def _operands(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionInput:
     activation = ("softmax" if has_labels else "sigmoid") if loss.from_logits else None
     operands = validation.region_input(y_pred.reshape(samples, classes, -1), target, None, activation, None)
     # The value of an element, where our own losses take the class for a voxel.
-    return operands._replace(ignore_index=loss.ignore_index)
+    return changed(operands, ignore_index=loss.ignore_index)
 
 
 def _sums(loss: Any, y_pred: Tensor, y_true: Tensor) -> RegionSums:
