@@ -24,6 +24,10 @@ constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 // consecutive voxels go to different copies of the table, unless it is large.
 constexpr int64_t kCopies = 4;
 constexpr int64_t kMaxCellsCopied = 1 << 16;
+// Two neighbours take one increment where a table has few cells: those of pairs of cells then fit the L1
+// cache, for so many voxels that to add them up by cell costs nothing.
+constexpr int64_t kMaxPairs = 1 << 13;
+constexpr int64_t kFewestVoxelsPaired = 1 << 14;
 
 // Runs a loop, which must be an inlined lambda, in the widest vectors there are: wheels are built for any
 // x86-64, whose oldest vectors are half as wide and cannot compare 64-bit labels.
@@ -203,6 +207,23 @@ void tally(const Cell* cells, int64_t count, int64_t stride, uint32_t* table) {
     for (; i < count; ++i) ++table[cells[i]];
 }
 
+// Counts neighbours as pairs of cells, in a table of `size` by `size`; the last of an odd number is left
+// over.
+void tally_pairs(const uint16_t* cells, int64_t count, int64_t size, uint32_t* table) {
+    uint32_t pairs[kBlock / 2];
+    uint32_t* const pair = pairs;
+    const int64_t number = count / 2;
+    const uint32_t factor = static_cast<uint32_t>(size);
+    vectorised([=]() FASTMED_LOOP {
+        for (int64_t i = 0; i < number; ++i) {
+            uint32_t both;
+            memcpy(&both, cells + 2 * i, sizeof(both));
+            pair[i] = (both & 0xffffu) * factor + (both >> 16);
+        }
+    });
+    tally<kCopies>(pair, number, size * size, table);
+}
+
 // The private tables of one thread, and its share of the work.
 class Worker {
   public:
@@ -216,7 +237,8 @@ class Worker {
           block_(problem.kind == Input::kLabels || problem.input.stride_v == 1
                      ? kBlock
                      : std::clamp(kScoresPerStridedBlock / problem.classes, kMinStridedBlock, kBlock)),
-          table_(static_cast<size_t>(problem.tables() * cells_ * copies_)) {}
+          table_(static_cast<size_t>(problem.tables() * cells_ * copies_)),
+          pairs_(static_cast<size_t>(is_paired() ? problem.tables() * cells_ * cells_ * kCopies : 0)) {}
 
     // Counts voxels [first, last) of the batch, numbered sample by sample.
     void run(int64_t first, int64_t last) {
@@ -245,6 +267,7 @@ class Worker {
         Cell rows[kBlock];
         Cell cells[kBlock];
         const Cell columns = static_cast<Cell>(columns_);
+        const bool paired = !pairs_.empty() && end - begin >= kFewestVoxelsPaired;
         for (int64_t first = begin; first < end; first += block_) {
             const int64_t count = std::min(block_, end - first);
             uint32_t* table = table_.data();
@@ -253,9 +276,35 @@ class Worker {
                 encode_rows(run, rows);
                 encode_columns(run, cells);
                 locate(rows, columns, count, cells);
+                if constexpr (copies == kCopies)
+                    if (paired) {
+                        tally_pairs(cells, count, cells_,
+                                    pairs_.data() + channel * cells_ * cells_ * kCopies);
+                        if (count % 2) ++table[cells[count - 1]];
+                        continue;
+                    }
                 tally<copies>(cells, count, cells_, table);
             }
         }
+        if (paired) add_up_pairs();
+    }
+
+    bool is_paired() const { return copies_ == kCopies && problem_.tables() * cells_ * cells_ <= kMaxPairs; }
+
+    // Adds the pairs to the table of their cells, and clears them.
+    void add_up_pairs() {
+        for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
+            uint32_t* table = table_.data() + channel * copies_ * cells_;
+            const uint32_t* pairs = pairs_.data() + channel * cells_ * cells_ * kCopies;
+            for (int64_t copy = 0; copy < kCopies; ++copy)
+                for (int64_t one = 0; one < cells_; ++one)
+                    for (int64_t other = 0; other < cells_; ++other) {
+                        const uint32_t count = *pairs++;
+                        table[one] += count;
+                        table[other] += count;
+                    }
+        }
+        std::fill(pairs_.begin(), pairs_.end(), 0);
     }
 
     template <class Code>
@@ -319,6 +368,7 @@ class Worker {
     int64_t copies_;
     int64_t block_;
     std::vector<uint32_t> table_;
+    std::vector<uint32_t> pairs_;
 };
 
 }  // namespace
