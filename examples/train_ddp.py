@@ -106,6 +106,10 @@ def merged(path: Path, settings: dict[str, Any], ranks: int, run: dict[str, Any]
     return {"settings": settings, "runs": {number: runs[number] for number in sorted(runs, key=int)}}
 
 
+def _named(ranks: int | str) -> str:
+    return f"{ranks} process{'' if int(ranks) == 1 else 'es'}"
+
+
 def report(content: dict[str, Any]) -> list[str]:
     """A line for each run: its Dice, and how far its curve lies from that of the fewest ranks."""
     lines = []
@@ -114,7 +118,7 @@ def report(content: dict[str, Any]) -> list[str]:
         apart = max(abs(a - b) for a, b in zip(run["losses"], reference["losses"], strict=True))
         dice = ", ".join(f"{name} {value:.4f}" for name, value in run["dice"].items())
         lines.append(
-            f"{number} processes: Dice {dice}; curve within {apart:.1e} of that of {fewest}; "
+            f"{_named(number)}: Dice {dice}; curve within {apart:.1e} of that of {fewest}; "
             f"{run['training_seconds']:.0f} s"
         )
     return lines
@@ -154,7 +158,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     with Progress(disable=rank != 0) as progress:
-        bar = progress.add_task(f"{ranks} processes", total=options.steps)
+        bar = progress.add_task(_named(ranks), total=options.steps)
         run = fit(split, sizes, steps=options.steps, seed=options.seed, on_step=lambda: progress.advance(bar))
     if rank == 0:
         settings = {
@@ -170,7 +174,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         path = options.output / "train-ddp.json"
         content = merged(path, settings, ranks, run)
         path.write_text(json.dumps(content, indent=1) + "\n")
-        curves = {f"{number} processes": of["losses"] for number, of in content["runs"].items()}
+        curves = {_named(number): of["losses"] for number, of in content["runs"].items()}
         draw(curves, "Dice + cross entropy", path.with_suffix(".png"))
         print("\n".join(report(content)))
     return 0
