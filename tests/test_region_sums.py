@@ -451,13 +451,24 @@ def test_the_level_of_the_logits_does_not_matter(region_backend: str, level: flo
     torch.testing.assert_close(sums.nll_pos.sum().item(), 40 * math.log(3), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 6, 20])
+def test_any_class_may_be_far_above_the_others(region_backend: str, classes: int) -> None:
+    """The exponentials are those of differences from the largest logit, whichever class has it."""
+    for highest in range(classes):
+        input = torch.randn(1, classes, 20)
+        input[:, highest] += 500.0
+        target = torch.randint(classes, (1, 20))
+        check(RegionInput(input, target, None, "softmax"), region_backend)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_an_ignored_voxel_does_not_count_even_as_nan(region_backend: str, value: float) -> None:
-    input, target = torch.randn(1, 3, 40), torch.randint(3, (1, 40))
+def test_an_ignored_voxel_does_not_count_even_as_nan(region_backend: str, value: float, classes: int) -> None:
+    input, target = torch.randn(1, classes, 40), torch.randint(classes, (1, 40))
     target[:, ::7] = 255
     spoilt = input.clone()
     spoilt[:, 1, ::7] = value
-    by = torch.randn(BASIC, 1, 3)
+    by = torch.randn(BASIC, 1, classes)
     clean = run(RegionInput(input, target, None, "softmax", 255), region_backend, by)
     dirty = run(RegionInput(spoilt, target, None, "softmax", 255), region_backend, by)
     for a, b in zip(clean, dirty, strict=True):
