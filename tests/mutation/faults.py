@@ -268,7 +268,7 @@ FAULTS = (
         "csrc/confusion.hpp",
         "return int{best == best} & int{!(score <= best)};",
         "return int{best == best} & int{!(score < best)};",
-        (COUNTS,),
+        (SCORES,),
     ),
     Fault(
         "off by one",
