@@ -52,7 +52,7 @@ def _draw_shares(axes: Any, content: dict[str, Any]) -> None:
     axes.grid(axis="y", visible=False)
     axes.set_yticks(range(len(shares)), list(reversed(shares)), color=_TEXT, fontsize=8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(frameon=False, labelcolor=_TEXT, fontsize=9, loc="lower right")
+    axes.legend(frameon=False, labelcolor=_TEXT, fontsize=9, loc="center right")
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:
