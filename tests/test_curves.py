@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -248,7 +248,7 @@ def test_undefined_figures_as_in_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("figure", [metrics.roc, metrics.auroc, metrics.precision_recall, metrics.average_precision])
-def test_unknown_policies(figure) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_policies(figure: Any) -> None:
     with pytest.raises(ValueError, match="empty: got 'two'"):
         figure(score_histogram(torch.rand(4, 1), torch.ones(4, 1)), empty="two")
 

@@ -108,7 +108,7 @@ FAULTS = (
     # Numba.
     Fault("wrong class", _FEW, "target_d + g_d", "target_d + g_c", _NUMBA),
     Fault("wrong class", _FEW, "dx_d[i] = r_d - p_d * shared", "dx_d[i] = r_d - p_c * shared", _NUMBA),
-    Fault("missing mask", _FEW, "    remove(x, kept)\n", "", _NUMBA),
+    Fault("missing mask", _FEW, "        remove(x, kept)\n", "        pass\n", _NUMBA),
     Fault(
         "overflow",
         _LABEL_MAP,

@@ -18,9 +18,12 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
+from .memory import in_place
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
+    below,
+    forget,
     gradient_tile,
     is_apart,
     load_labels,
@@ -44,12 +47,6 @@ def applies(classes: int) -> bool:
 @elementwise
 def _larger(a: Any, b: Any) -> Any:
     return a if a > b else b
-
-
-@elementwise
-def _below(highest: Any, x: Any) -> Any:
-    """How far a logit is below the highest; no reduction may take the difference apart, or large logits absorb it."""
-    return highest - x
 
 
 def _log(nll: Any, total: Any) -> Any:
@@ -79,7 +76,7 @@ def _overload_nll(nll: Any, log_total: Any, highest: Any, x: Any) -> Any:
         return _F(0.0)
 
     def of_class(nll: Any, log_total: Any, highest: Any, x: Any) -> Any:
-        return log_total + _below(highest, x)
+        return log_total + below(highest, x)
 
     return nothing if isinstance(nll, types.NoneType) else of_class
 
@@ -206,13 +203,11 @@ def _coefficients(by: Any) -> Any:
 @compiled
 def _logits(x: Any, input: Any, has_removed: bool, kept: Any, n: int, c: int, v: int) -> Any:
     """The tile of a class: memory itself, or scratch; that of removed voxels is 0, whatever it was."""
-    if not has_removed:
-        memory = tile_of(x, input, n, c, v)
-        if memory.ctypes.data == x.ctypes.data:
-            load_view(x, input, n, c, v)
-        return memory
+    if in_place(input.converter, input.voxel) and not has_removed:
+        return tile_of(x, input, n, c, v)
     load_view(x, input, n, c, v)
-    remove(x, kept)
+    if has_removed:
+        remove(x, kept)
     return x
 
 
@@ -224,8 +219,7 @@ def _tiles(scratch: Any, labels: Any, input: Any, target: Any, classes: int, n: 
     kept[:] = _F(1.0)
     invalid = load_labels(labels, kept, target, classes, n, v)
     if removes:
-        for i in range(size):
-            labels[i] = labels[i] if kept[i] != _F(0.0) else np.int32(-1)
+        forget(labels, kept)
     a = _logits(scratch[0, :size], input, removes, kept, n, 0, v)
     b = _logits(scratch[1, :size], input, removes, kept, n, 1, v)
     c = _logits(scratch[2, :size], input, removes, kept, n, 2, v) if classes > 2 else scratch[2, :size]

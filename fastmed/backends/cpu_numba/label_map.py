@@ -20,6 +20,8 @@ from .memory import in_place
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
+    below,
+    forget,
     gradient_tile,
     is_apart,
     load_labels,
@@ -77,12 +79,6 @@ def _reciprocals(total: Any, kept: Any) -> None:
         total[i] = kept[i] / total[i] if kept[i] != _F(0.0) else _F(0.0)
 
 
-@elementwise
-def _below(highest: Any, x: Any) -> Any:
-    """How far a logit is below the highest; no reduction may take the difference apart, or large logits absorb it."""
-    return highest - x
-
-
 @reduction
 def _add(e: Any, reciprocal: Any, labels: Any, c: Any, sums: Any) -> None:
     """Adds the statistics of one class of a tile but for the nll."""
@@ -111,7 +107,7 @@ def _add_with_nll(
         p = e[i] * reciprocal[i]
         g = _F(1.0) if labels[i] == c else _F(0.0)
         # Of another class it may be infinite.
-        nll = log_total[i] + _below(highest[i], x[i])
+        nll = log_total[i] + below(highest[i], x[i])
         tp += p * g
         pred += p
         pred_sq += p * p
@@ -146,13 +142,6 @@ def _gradient(p: Any, labels: Any, c: Any, by: Any, total: Any, gradient: Any) -
 
 
 @compiled
-def _forget(labels: Any, kept: Any) -> None:
-    """Gives removed voxels the label of no class."""
-    for i in range(labels.size):
-        labels[i] = labels[i] if kept[i] != _F(0.0) else np.int32(-1)
-
-
-@compiled
 def _load(x: Any, input: Any, n: int, v: int) -> None:
     """Fills the tiles of all classes, where memory cannot be read itself."""
     if not in_place(input.converter, input.voxel):
@@ -181,7 +170,7 @@ def _softmax(
     for c in range(x.shape[0]):
         _exponentials(tile_of(x[c], input, n, c, v), highest, e[c], total)
     if target.has_ignore:
-        _forget(labels, kept)
+        forget(labels, kept)
         for c in range(x.shape[0]):
             remove(e[c], kept)
 

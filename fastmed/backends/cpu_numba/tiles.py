@@ -195,6 +195,19 @@ def load_weight(weight: Any, mask: Any, sample: int, channel: int, voxel: int) -
         weight[:] = _F(1.0)
 
 
+@compiled
+def forget(labels: Any, kept: Any) -> None:
+    """Gives removed voxels the label of no class."""
+    for i in range(labels.size):
+        labels[i] = labels[i] if kept[i] != _F(0.0) else np.int32(-1)
+
+
+@elementwise
+def below(highest: Any, x: Any) -> Any:
+    """How far a logit is below the highest; no reduction may take the difference apart, or large logits absorb it."""
+    return highest - x
+
+
 @elementwise
 def remove(tile: Any, weight: Any) -> None:
     """Zeroes the values of removed voxels, whatever they were."""
