@@ -464,7 +464,8 @@ class _GradientAtHand(torch.autograd.Function):
         input, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _OnceDifferentiable.apply(input, torch.mul, (gradient, by_value)), None
-        return gradient * by_value, None
+        is_one = by_value.is_cpu and _is_undisturbed(by_value) and by_value.item() == 1.0
+        return gradient if is_one else gradient * by_value, None
 
 
 def _apply_at_one_level(function: type[_Function], below: _Below, arguments: tuple[Any, ...]) -> Any:
@@ -560,7 +561,7 @@ def region_passes(
 def region_loss(
     operands: RegionInput, loss: RatioLinear, weights: LossWeights, validate: bool | None, backend: str
 ) -> Tensor:
-    """The loss, a scalar. That of a small batch comes with its gradient, and without a way over the dispatcher."""
+    """The loss, a scalar; that of a table or a small volume comes with its gradient, and without the dispatcher."""
     input = operands.input
     if input.requires_grad and torch.is_grad_enabled() and _is_undisturbed(input):
         step = getattr(_select(operands, backend), "region_step", None)

@@ -50,29 +50,59 @@ def loop_over_tasks(logits: Tensor, target: Tensor, task_weight: Tensor | None =
     return total
 
 
-def loss_of_total(logits: Tensor, target: Tensor) -> Tensor:
-    return multitask_bce_loss(
-        logits, target, pos_weight=3.0, gamma=1.5, reduction="sum", normalize="total", backend="numba"
-    )
+@pytest.mark.skipif(DEVICE != "cpu", reason="Numba runs on the CPU")
+@pytest.mark.parametrize("rows", [60, 901], ids=["one thread", "threads"])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+@pytest.mark.parametrize("kind", ["missing", "masked", "integers", "soft"])
+def test_one_pass_and_two_passes_are_the_definition(rows: int, layout: str, gamma: float, kind: str) -> None:
+    """A contiguous table gets its gradient along with the loss on this backend; no other table does."""
+    logits, target = table(rows, 100)
+    logits, mask = logits.detach(), None
+    if kind == "masked":
+        # The logit of a missing label may be anything.
+        mask = torch.rand(rows, 100) < 0.7
+        logits[~mask] = NAN
+    elif kind == "integers":
+        target = target.nan_to_num(-1.0).to(torch.int8)
+    elif kind == "soft":
+        target = torch.rand(rows, 100)
+    logits = logits.t().contiguous().t() if layout == "transposed" else logits
+    weights = {"pos_weight": torch.rand(100) * 5, "neg_weight": torch.rand(100)}
+    options = {"gamma": gamma, "label_smoothing": 0.1, "normalize": "task", **weights}
+    exact = logits.double().requires_grad_()
+    multitask_bce_loss(exact, target, mask, backend="reference", **options).backward()
+    assert exact.grad is not None
+    for upstream in (1.0, 2.5):
+        leaf = logits.detach().requires_grad_()
+        multitask_bce_loss(leaf, target, mask, backend="numba", **options).backward(torch.tensor(upstream))
+        assert leaf.grad is not None
+        expected = upstream * exact.grad
+        torch.testing.assert_close(leaf.grad.double(), expected, rtol=0, atol=1e-6 * expected.abs().max().item())
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="Numba runs on the CPU")
-@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
-def test_one_call_and_two_passes_agree(layout: str) -> None:
-    """A small contiguous table gets its gradient along with the loss on this backend; no other table does."""
-    logits, target = table(700, 100)
-    parts = [part.detach() for part in logits.split(100)]
-    if layout == "transposed":
-        parts = [part.t().contiguous().t() for part in parts]
-    for part, labels in zip(parts, target.split(100), strict=True):
-        part.requires_grad_()
-        loss_of_total(part, labels).backward(torch.tensor(2.5))
-    loss_of_total(logits, target).backward()
+@pytest.mark.parametrize("rows", [60, 901], ids=["one thread", "threads"])
+def test_unknown_labels_of_one_pass(rows: int) -> None:
+    logits, target = table(rows, 100)
+    target[-1, 99] = 2.0
+    with pytest.raises(ValueError, match="got 2 for task 99"):
+        multitask_bce_loss(logits, target, backend="numba")
+    loss = multitask_bce_loss(logits, target, validate=False, backend="numba")
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, logits)[0].isnan().any()
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="Numba runs on the CPU")
+def test_a_gradient_that_came_with_its_loss_is_no_ones_to_change() -> None:
+    logits, target = table(60, 100)
+    loss = multitask_bce_loss(logits, target, backend="numba")
+    loss.backward(retain_graph=True)
     assert logits.grad is not None
-    # Each part is a seventh of the labels, by whose number the loss is divided.
-    joined = torch.cat([part.grad for part in parts]) / (7.0 * 2.5)
-    largest = logits.grad.abs().max().item()
-    torch.testing.assert_close(joined, logits.grad, rtol=0, atol=1e-6 * largest)
+    first = logits.grad.clone()
+    logits.grad.zero_()
+    loss.backward()
+    torch.testing.assert_close(logits.grad, first, rtol=0, atol=0)
 
 
 def test_a_small_table_is_differentiable_once(region_backend: str) -> None:

@@ -28,6 +28,7 @@ from fastmed.backends.cpu_numba import (
     optional,
     pointwise,
     softmax,
+    step,
     threads,
     tiles,
 )
@@ -106,6 +107,9 @@ def test_inner_loops_use_wide_registers() -> None:
         channels_last._nll_gradient: (tile, tile, tile, one, tile, tile, tile.copy()),
         channels_last._focal_gradient: (tile, tile, tile, one, one, tile, tile, tile.copy()),
         channels_last._add_overlap_gradient: (tile, tile, tile, tile, tile, tile, tile.copy()),
+        step._count_known: (tile, tile, tile.copy(), tile.copy()),
+        step._of_known: (tile, tile, tile, one, None, tile, tile, tile.copy()),
+        step._of_weighted: (tile, tile, tile, one, one, tile, tile, tile.copy()),
         few_classes._add_two: (tile, tile, labels, tile, True, rows),
         few_classes._add_four: (tile, tile, tile, tile, labels, tile, None, rows),
         few_classes._gradient_of_two: (tile, tile, labels, tile, of_classes, tile.copy(), tile.copy()),

@@ -96,7 +96,7 @@ FAULTS = (
         _REFERENCE,
         "by_p = weight * (tp * target + by_pred + 2.0 * by_sq * pred)",
         "by_p = weight * (tp * target + by_pred + by_sq * pred)",
-        _NUMBA,
+        (SUMS, "-k", "reference"),
     ),
     Fault(
         "wrong axis",

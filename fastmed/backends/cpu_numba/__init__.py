@@ -77,18 +77,20 @@ def region_loss(operands: RegionInput, loss: RatioLinear, weights: LossWeights) 
 
 def region_step(operands: RegionInput, loss: RatioLinear, weights: LossWeights) -> tuple[Tensor, Tensor, int] | None:
     """See `FusedBackend.region_step`."""
-    if not launch.is_small(operands.input):
+    input, flags = operands.input, _flags(loss)
+    if input.dtype != torch.float32:
         return None
-    grad_input = torch.empty_like(operands.input)
-    if launch.has_table_step(operands.input):
-        of_loss = (finalise.numbers(loss), *finalise.arrays(weights, operands.activation, operands.input.shape[1]))
-        value, invalid = launch.table_step(operands, of_loss, grad_input, _flags(loss))
-        return torch.scalar_tensor(value, dtype=torch.float32), grad_input, invalid
-    if operands.input.ndim == 2:
+    if launch.takes_step(operands, flags):
+        _, *of_nll = finalise.arrays(weights, operands.activation, input.shape[1])
+        gradient = torch.empty_like(input)
+        value, invalid = launch.step_of_table(operands, (finalise.numbers(loss), *of_nll), gradient, flags)
+        return torch.scalar_tensor(value, dtype=torch.float32), gradient, invalid
+    if input.ndim == 2 or not launch.is_small(input):
         return None
-    of_volume, gradient, invalid_targets = region_loss(operands, loss, weights)
-    launch.gradient_of_input(operands, gradient.numpy(), grad_input)
-    return of_volume, grad_input, int(invalid_targets.sum())
+    of_volume, by_sums, invalid_targets = region_loss(operands, loss, weights)
+    gradient = torch.empty_like(input)
+    launch.gradient_of_input(operands, by_sums.numpy(), gradient)
+    return of_volume, gradient, int(invalid_targets.sum())
 
 
 def region_sums_backward(

@@ -47,15 +47,23 @@ def _overload_power(q: Any, minus_log: Any, gamma: Any) -> Any:
 
 
 @elementwise
+def focal(x: Any, t: Any, gamma: Any) -> Any:
+    """`(1 - p)^gamma (-log p)` and its derivative by x, `-(1 - p)^gamma (gamma p (-log p) + 1 - p)`.
+
+    Those of -x are `p^gamma (-log(1 - p))` and its derivative by -x. For gamma see `power`.
+    """
+    log_sum, other = log1p_unit(t), sigmoid(-x, t)
+    factor, minus_log = power(other, softplus(x, log_sum), gamma), softplus(-x, log_sum)
+    return factor * minus_log, -factor * (_F(gamma) * sigmoid(x, t) * minus_log + other)
+
+
+@elementwise
 def focal_nll(x: Any, t: Any, gamma: Any) -> Any:
-    """`(1 - p)^gamma (-log p)`; that of -x is `p^gamma (-log(1 - p))`. For gamma see `power`."""
-    log_sum = log1p_unit(t)
-    return power(sigmoid(-x, t), softplus(x, log_sum), gamma) * softplus(-x, log_sum)
+    """The value of `focal`."""
+    return focal(x, t, gamma)[0]
 
 
 @elementwise
 def focal_slope(x: Any, t: Any, gamma: Any) -> Any:
-    """The derivative of `focal_nll` by x, `-(1 - p)^gamma (gamma p (-log p) + 1 - p)`; at gamma 0, p - 1."""
-    log_sum, other = log1p_unit(t), sigmoid(-x, t)
-    factor = power(other, softplus(x, log_sum), gamma)
-    return -factor * (_F(gamma) * sigmoid(x, t) * softplus(-x, log_sum) + other)
+    """The derivative of `focal`; at gamma 0, p - 1."""
+    return focal(x, t, gamma)[1]

@@ -50,10 +50,16 @@ def voxels_per_chunk(classes: int) -> int:
 
 
 @compiled
+def are_rows(values: Any, classes: int) -> Any:
+    """Whether an operand is one stretch of memory, voxel after voxel."""
+    return values.channel == 1 and values.voxel == classes
+
+
+@compiled
 def _load_rows(tile: Any, source: Any, classes: int, n: int, v: int) -> None:
     """Fills a tile with the voxels from `v` on of one sample."""
     start = n * source.sample + v * source.voxel
-    if source.channel == 1 and source.voxel == classes:
+    if are_rows(source, classes):
         load(tile, source.address, source.converter, start, 1)
     else:
         for row in range(tile.size // classes):
@@ -66,7 +72,7 @@ def _put_rows(tile: Any, gradient: Any, classes: int, n: int, v: int) -> None:
     """Puts a tile of the gradient into the voxels from `v` on of one sample."""
     values = gradient.values
     start = n * values.sample + v * values.voxel
-    if values.channel == 1 and values.voxel == classes:
+    if are_rows(values, classes):
         put(tile, gradient, start, 1)
     else:
         for row in range(tile.size // classes):
@@ -74,12 +80,8 @@ def _put_rows(tile: Any, gradient: Any, classes: int, n: int, v: int) -> None:
 
 
 @compiled
-def _load(
-    x: Any, g: Any, w: Any, input: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int
-) -> Any:
-    """Fills the tiles of logits, target and weights, the target 0 where removed; returns targets out of range."""
-    invalid = _F(0.0)
-    _load_rows(x, input, classes, n, v)
+def load_target(g: Any, w: Any, target: Any, mask: Any, uncertain: Any, classes: int, n: int, v: int) -> Any:
+    """Fills the tiles of target and weights, the target 0 where removed; returns targets out of range."""
     _load_rows(g, target.values, classes, n, v)
     if mask.present:
         _load_rows(w, mask.values, classes, n, v)
@@ -88,14 +90,14 @@ def _load(
     if target.has_ignore:
         remove_value(g, w, _F(target.ignore_index))
     if target.has_uncertain:
-        invalid = replace_uncertain(g, w, uncertain)
-    elif removes(target, mask):
+        return replace_uncertain(g, w, uncertain)
+    if removes(target, mask):
         remove(g, w)
-    return invalid
+    return _F(0.0)
 
 
 @compiled
-def _repeat(values: Any, tile: Any) -> None:
+def repeat(values: Any, tile: Any) -> None:
     """Fills a tile with the values of the classes."""
     for start in range(0, tile.size, values.size):
         for c in range(values.size):
@@ -176,7 +178,7 @@ def _fold(tile_sums: Any, sums: Any, nll: Any, region: Any) -> None:
 
 
 @compiled
-def chunk_sums(
+def _chunk_sums(
     job: Any,
     item: int,
     partials: Any,
@@ -190,7 +192,7 @@ def chunk_sums(
     elements = step * classes
     tiles, uncertain = np.empty((5, elements), np.float32), np.empty(elements, np.float32)
     if target.has_uncertain:
-        _repeat(target.uncertain, uncertain)
+        repeat(target.uncertain, uncertain)
     tile_sums, sums = np.empty((INVALID, elements), np.float32), np.zeros((statistics, classes))
     _clear(tile_sums, nll, region)
     waiting = 0
@@ -198,7 +200,8 @@ def chunk_sums(
     for v in range(chunk * per_chunk, min((chunk + 1) * per_chunk, voxels), step):
         size = min(step, voxels - v) * classes
         x, g, w, a, b = tiles[0, :size], tiles[1, :size], tiles[2, :size], tiles[3, :size], tiles[4, :size]
-        sums[INVALID, 0] += _load(x, g, w, input, target, mask, uncertain, classes, n, v)
+        _load_rows(x, input, classes, n, v)
+        sums[INVALID, 0] += load_target(g, w, target, mask, uncertain, classes, n, v)
         _add_products(w, g, tile_sums[TARGET])
         _add(w, tile_sums[WEIGHT])
         if nll:
@@ -263,7 +266,7 @@ def _add_overlap_gradient(
 
 
 @compiled
-def chunk_gradient(
+def _chunk_gradient(
     job: Any,
     item: int,
     by: Any,
@@ -283,14 +286,15 @@ def chunk_gradient(
             overlaps = overlaps or by[s, n, c] != _F(0.0)
     for s in (TP, PRED, PRED_SQ, NLL_POS, NLL_NEG):
         if overlaps or s in (NLL_POS, NLL_NEG):
-            _repeat(by[s, n], of_class[s])
+            repeat(by[s, n], of_class[s])
     if target.has_uncertain:
-        _repeat(target.uncertain, uncertain)
+        repeat(target.uncertain, uncertain)
     per_chunk = -(-voxels // (chunks * step)) * step
     for v in range(chunk * per_chunk, min((chunk + 1) * per_chunk, voxels), step):
         size = min(step, voxels - v) * classes
         x, g, w, dx = tiles[0, :size], tiles[1, :size], tiles[2, :size], tiles[3, :size]
-        _load(x, g, w, input, target, mask, uncertain, classes, n, v)
+        _load_rows(x, input, classes, n, v)
+        load_target(g, w, target, mask, uncertain, classes, n, v)
         if gamma == _F(0.0):
             _nll_gradient(x, g, w, smoothing, of_class[NLL_POS], of_class[NLL_NEG], dx)
         else:
@@ -306,7 +310,7 @@ def sums(pointer: Any) -> None:
     job = read(pointer)
     partials, item = partial_sums(job), take(pointer)
     while item < job[ITEMS]:
-        chunk_sums(job, item, partials)
+        _chunk_sums(job, item, partials)
         item = take(pointer)
 
 
@@ -316,5 +320,5 @@ def gradient(pointer: Any) -> None:
     job = read(pointer)
     by, item = gradient_of_sums(job), take(pointer)
     while item < job[ITEMS]:
-        chunk_gradient(job, item, by)
+        _chunk_gradient(job, item, by)
         item = take(pointer)

@@ -104,28 +104,40 @@ def _ratio(sums: Any, loss: Any, weights: Any, gradient: Any) -> float:
 
 
 @compiled
-def _nll(sums: Any, loss: Any, positive: Any, negative: Any, gradient: Any) -> float:
-    """Adds the gradient of the weighted nll; returns its mean or sum."""
-    _, samples, classes = sums.shape
-    by = np.empty((2, classes))
+def nll_factors(target: Any, weight: Any, loss: Any, positive: Any, negative: Any, by: Any) -> None:
+    """Writes what the nll of positives and that of negatives are multiplied with, (2, C), from the sums of each class.
+
+    These are their weights, and the mean that is taken.
+    """
+    classes = target.size
     normaliser = 0.0
     for c in range(classes):
         by[0, c], by[1, c] = loss[_LAMBDA_NLL] * _weight(positive, c), loss[_LAMBDA_NLL] * _weight(negative, c)
-        target, weight = sums[TARGET, :, c].sum(), sums[WEIGHT, :, c].sum()
         if loss[_BALANCE_POS]:
-            by[0, c] *= 0.0 if weight == 0.0 else (weight - target) / weight
+            by[0, c] *= 0.0 if weight[c] == 0.0 else (weight[c] - target[c]) / weight[c]
         if loss[_BALANCE_NEG]:
-            by[1, c] *= 0.0 if weight == 0.0 else target / weight
+            by[1, c] *= 0.0 if weight[c] == 0.0 else target[c] / weight[c]
         if loss[_MEAN] and loss[_NLL_MEAN] == _TASK:
-            by[:, c] *= 0.0 if weight == 0.0 else 1.0 / (classes * weight)
+            by[:, c] *= 0.0 if weight[c] == 0.0 else 1.0 / (classes * weight[c])
         elif loss[_NLL_MEAN] == _TARGET:
-            normaliser += by[0, c] / loss[_LAMBDA_NLL] * target
+            normaliser += by[0, c] / loss[_LAMBDA_NLL] * target[c]
         else:
-            normaliser += weight
+            normaliser += weight[c]
     if loss[_NLL_MEAN] == _VOXELS:
         normaliser /= classes
     if loss[_MEAN] and loss[_NLL_MEAN] != _TASK:
         by *= 0.0 if normaliser == 0.0 else 1.0 / normaliser
+
+
+@compiled
+def _nll(sums: Any, loss: Any, positive: Any, negative: Any, gradient: Any) -> float:
+    """Adds the gradient of the weighted nll; returns its mean or sum."""
+    _, samples, classes = sums.shape
+    by, target, weight = np.empty((2, classes)), np.zeros(classes), np.zeros(classes)
+    for n in range(samples):
+        target += sums[TARGET, n]
+        weight += sums[WEIGHT, n]
+    nll_factors(target, weight, loss, positive, negative, by)
     total = 0.0
     for n in range(samples):
         for c in range(classes):

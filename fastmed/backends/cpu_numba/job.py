@@ -17,13 +17,18 @@ from .vector_math import float_of_bits
 # Partial sums have one more column after the statistics: targets out of range.
 INVALID = STATISTICS
 
+# What is counted of each class before its gradient is known: weighted targets, weights, and in place of the first
+# class's number the targets out of range of all.
+TARGETS, WEIGHTS, OUTSIDE, COUNTS = range(4)
+
 # The next item to be taken, how many there are, sizes, which statistics, smoothing and gamma as bits of float32;
 # address, converter and strides of each operand; the address of the values that -1 stands for, flags; the address of
-# the partial sums, or of the gradient by the sums and how many rows that has; whether the gradient is added to what is
-# there, and the converter that reads that.
+# partial sums, of counts, of factors, or of the gradient by the sums and how many rows that has; whether the gradient
+# is added to what is there, and the converter that reads that; the address of the loss of each chunk, if it is computed
+# with the gradient.
 NEXT, ITEMS, SAMPLES, CLASSES, VOXELS, CHUNKS, SIGMOID, NLL, REGION, SOFT, HARD, _SMOOTHING, _GAMMA = range(13)
 INPUT, TARGET, MASK, GRADIENT, UNCERTAIN, _FLAGS, SUMS, ROWS = 13, 18, 23, 28, 33, 34, 38, 39
-_ADDS, _BEFORE, SIZE = 40, 41, 42
+_ADDS, _BEFORE, LOSSES, SIZE = 40, 41, 42, 43
 
 
 class View(NamedTuple):
@@ -105,3 +110,21 @@ def partial_sums(job: Any) -> Any:
 def gradient_of_sums(job: Any) -> Any:
     """Float32 (statistics, N, C)."""
     return carray(pointer(job[SUMS], F32), (job[ROWS], job[SAMPLES], job[CLASSES]))
+
+
+@compiled
+def counts(job: Any) -> Any:
+    """Float64 (chunks, `COUNTS`, C)."""
+    return carray(pointer(job[SUMS], F64), (job[CHUNKS], COUNTS, job[CLASSES]))
+
+
+@compiled
+def factors(job: Any) -> Any:
+    """Float32 (2, C): what the nll of positives and that of negatives are multiplied with."""
+    return carray(pointer(job[SUMS], F32), (2, job[CLASSES]))
+
+
+@compiled
+def losses(job: Any) -> Any:
+    """Float64 (chunks,)."""
+    return flat(job[LOSSES], F64, 0, job[CHUNKS])

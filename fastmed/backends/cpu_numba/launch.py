@@ -16,7 +16,7 @@ from torch import Tensor
 from ...contract import BASIC, RegionInput
 from . import channels_last, few_classes, label_map, pointwise, softmax, step, threads
 from .conversion import label_reader, reader, writer
-from .job import GRADIENT, INPUT, INVALID, MASK, ROWS, SUMS, TARGET, UNCERTAIN
+from .job import COUNTS, GRADIENT, INPUT, INVALID, LOSSES, MASK, ROWS, SUMS, TARGET, UNCERTAIN
 from .tiles import TILE, TILES_PER_CHUNK
 
 _Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
@@ -107,7 +107,7 @@ def _plan(
         *(number for pair in zip(operands, converters, strict=True) for number in _describe(*pair)),
         *(0, dense, ignore_index is not None, _NOTHING if ignore_index is None else ignore_index, mask is not None),
         *(0, 0),
-        *(adds, 0 if gradient is None else reader(gradient[2])),
+        *(adds, 0 if gradient is None else reader(gradient[2]), 0),
     )
     return Plan(
         kernels,
@@ -157,17 +157,30 @@ def gradient_of_input(operands: RegionInput, by: Any, gradient: Tensor, *, adds:
 
 
 def is_small(input: Tensor) -> bool:
-    """Whether loss and gradient are best computed in one call: for one thread, and in full precision."""
-    return input.dtype == torch.float32 and 0 < input.numel() < threads.SERIAL_BELOW
+    """Whether one thread does it all."""
+    return 0 < input.numel() < threads.SERIAL_BELOW
 
 
-def has_table_step(input: Tensor) -> bool:
-    """Whether one compiled function does both: for a table (N, C)."""
-    return input.ndim == 2 and input.shape[1] > 1 and input.is_contiguous()
+def takes_step(operands: RegionInput, flags: Flags) -> bool:
+    """Whether loss and gradient are computed together: for the binary cross entropy of a table (N, C)."""
+    input, is_binary = operands.input, operands.activation == "sigmoid" and operands.target.ndim == operands.input.ndim
+    is_table = input.ndim == 2 and input.shape[1] > 1 and input.is_contiguous() and input.numel() > 0
+    return is_table and is_binary and not flags.region
 
 
-def table_step(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
+def step_of_table(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
     plan = _plan_of(operands, flags, gradient)
-    value, invalid = step.table_step(plan.job, _addresses(operands, gradient), *loss)
-    return value, invalid
+    _, classes, chunks, _ = plan.partials
+    counts, factors = np.empty((chunks, COUNTS, classes)), np.empty((2, classes), np.float32)
+    job = _job(plan, operands, gradient, counts)
+    number = threads.count(plan.elements)
+    if number == 1:
+        value, invalid = step.in_one_call(job, counts, *loss, factors)
+        return value, invalid
+    step.count(job, number)
+    invalid, losses = step.combine(counts, *loss, factors), np.empty(chunks)
+    job = _job(plan, operands, gradient, factors)
+    job[LOSSES] = losses.ctypes.data
+    step.differentiate(job, number)
+    return losses.sum(), invalid
