@@ -22,7 +22,7 @@ from .tiles import TILE, put, remove, remove_value, removes, replace_uncertain
 from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of one work item: enough that its sums of each class are small beside them.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 # Tiles that are summed in float32 before they join the sums in float64.
 _TILES_PER_FOLD = 32
 # A tile of a multiple of so many voxels leaves no rest after the last vector.

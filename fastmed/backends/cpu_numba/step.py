@@ -232,7 +232,7 @@ def combine(counted: Any, loss: Any, positive: Any, negative: Any, by: Any) -> i
     nll_factors(total[TARGETS], total[WEIGHTS], loss, positive, negative, by)
     if total[OUTSIDE, 0] > 0.0:
         by[:] = np.nan
-    return np.int64(total[OUTSIDE, 0])
+    return int(total[OUTSIDE, 0])
 
 
 @compiled
