@@ -18,7 +18,7 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import in_place
+from .memory import copy, in_place
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
@@ -220,10 +220,11 @@ def _tiles(scratch: Any, labels: Any, input: Any, target: Any, classes: int, n: 
     invalid = load_labels(labels, kept, target, classes, n, v)
     if removes:
         forget(labels, kept)
-    a = _logits(scratch[0, :size], input, removes, kept, n, 0, v)
-    b = _logits(scratch[1, :size], input, removes, kept, n, 1, v)
-    c = _logits(scratch[2, :size], input, removes, kept, n, 2, v) if classes > 2 else scratch[2, :size]
-    d = _logits(scratch[3, :size], input, removes, kept, n, 3, v) if classes > 3 else scratch[3, :size]
+    # Numbers, not literals, for each of which the function would be compiled anew.
+    a = _logits(scratch[0, :size], input, removes, kept, n, np.int64(0), v)
+    b = _logits(scratch[1, :size], input, removes, kept, n, np.int64(1), v)
+    c = _logits(scratch[2, :size], input, removes, kept, n, np.int64(2), v) if classes > 2 else scratch[2, :size]
+    d = _logits(scratch[3, :size], input, removes, kept, n, np.int64(3), v) if classes > 3 else scratch[3, :size]
     return a, b, c, d, kept, invalid
 
 
@@ -265,8 +266,8 @@ def _chunk_sums(job: Any, item: int, partials: Any) -> None:
         else:
             _add((a, b, c, d), labels, kept, None, classes, sums)
     for c in range(classes):
-        partials[n, c, chunk] = sums[c]
-        partials[n, c, chunk, WEIGHT] = weight
+        sums[c, WEIGHT] = weight
+        copy(sums[c], partials[n, c, chunk])
 
 
 @compiled
@@ -277,19 +278,21 @@ def _chunk_gradient(job: Any, item: int, by: Any) -> None:
     n, chunk = item // chunks, item % chunks
     scratch, all_labels = _scratch(), np.empty(TILE, np.int32)
     results, of_class = np.empty((MOST, TILE), np.float32), np.zeros((by.shape[0], MOST), np.float32)
-    of_class[:, :classes] = by[:, n]
+    for c in range(classes):
+        for s in range(len(by)):
+            of_class[s, c] = by[s, n, c]
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), TILE):
         size = min(TILE, voxels - v)
         labels = all_labels[:size]
         a, b, c, d, kept, _ = _tiles(scratch, labels, input, target, classes, n, v)
-        dx_a = gradient_tile(results[0, :size], gradient, n, 0, v)
-        dx_b = gradient_tile(results[1, :size], gradient, n, 1, v)
+        dx_a = gradient_tile(results[0, :size], gradient, n, np.int64(0), v)
+        dx_b = gradient_tile(results[1, :size], gradient, n, np.int64(1), v)
         if classes == 2:
             _gradient_of_two(a, b, labels, kept, of_class, dx_a, dx_b)
         else:
-            dx_c = gradient_tile(results[2, :size], gradient, n, 2, v)
-            dx_d = gradient_tile(results[3, :size], gradient, n, 3, v) if classes > 3 else results[3, :size]
+            dx_c = gradient_tile(results[2, :size], gradient, n, np.int64(2), v)
+            dx_d = gradient_tile(results[3, :size], gradient, n, np.int64(3), v) if classes > 3 else results[3, :size]
             _gradient_of_four(a, b, c, d, labels, kept, of_class, dx_a, dx_b, dx_c, dx_d)
         if is_apart(gradient):
             for k in range(classes):

@@ -118,7 +118,8 @@ def nll_factors(target: Any, weight: Any, loss: Any, positive: Any, negative: An
         if loss[_BALANCE_NEG]:
             by[1, c] *= 0.0 if weight[c] == 0.0 else target[c] / weight[c]
         if loss[_MEAN] and loss[_NLL_MEAN] == _TASK:
-            by[:, c] *= 0.0 if weight[c] == 0.0 else 1.0 / (classes * weight[c])
+            mean = 0.0 if weight[c] == 0.0 else 1.0 / (classes * weight[c])
+            by[0, c], by[1, c] = by[0, c] * mean, by[1, c] * mean
         elif loss[_NLL_MEAN] == _TARGET:
             normaliser += by[0, c] / loss[_LAMBDA_NLL] * target[c]
         else:
@@ -126,7 +127,9 @@ def nll_factors(target: Any, weight: Any, loss: Any, positive: Any, negative: An
     if loss[_NLL_MEAN] == _VOXELS:
         normaliser /= classes
     if loss[_MEAN] and loss[_NLL_MEAN] != _TASK:
-        by *= 0.0 if normaliser == 0.0 else 1.0 / normaliser
+        mean = 0.0 if normaliser == 0.0 else 1.0 / normaliser
+        for c in range(classes):
+            by[0, c], by[1, c] = by[0, c] * mean, by[1, c] * mean
 
 
 @compiled
@@ -135,8 +138,9 @@ def _nll(sums: Any, loss: Any, positive: Any, negative: Any, gradient: Any) -> f
     _, samples, classes = sums.shape
     by, target, weight = np.empty((2, classes)), np.zeros(classes), np.zeros(classes)
     for n in range(samples):
-        target += sums[TARGET, n]
-        weight += sums[WEIGHT, n]
+        for c in range(classes):
+            target[c] += sums[TARGET, n, c]
+            weight[c] += sums[WEIGHT, n, c]
     nll_factors(target, weight, loss, positive, negative, by)
     total = 0.0
     for n in range(samples):

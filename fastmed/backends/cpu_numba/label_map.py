@@ -16,7 +16,7 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import in_place
+from .memory import copy, in_place
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
@@ -211,7 +211,7 @@ def _chunk_sums(
             else:
                 _add(e[c], total, labels, np.int32(c), sums[c])
     for c in range(classes):
-        partials[n, c, chunk] = sums[c]
+        copy(sums[c], partials[n, c, chunk])
         partials[n, c, chunk, WEIGHT] = weight
 
 

@@ -81,6 +81,13 @@ def view(scratch: Any, address: int, converter: int, start: int, stride: int) ->
 
 
 @compiled
+def copy(source: Any, destination: Any) -> None:
+    """Element by element: compiling an assignment takes seconds, for it may fail and then formats a message."""
+    for i in range(destination.size):
+        destination[i] = source[i]
+
+
+@compiled
 def load(tile: Any, address: int, reader: int, start: int, stride: int) -> None:
     """Fills a tile with the elements `start + i * stride` of a memory; float32 has no reader."""
     if reader != 0:
@@ -88,7 +95,7 @@ def load(tile: Any, address: int, reader: int, start: int, stride: int) -> None:
     else:
         source = flat(address, F32, start, tile.size * max(stride, 1))
         if stride == 1:
-            tile[:] = source
+            copy(source, tile)
         else:
             for i in range(tile.size):
                 tile[i] = source[i * stride]
@@ -102,7 +109,7 @@ def store(tile: Any, address: int, writer: int, start: int, stride: int) -> None
     else:
         destination = flat(address, F32, start, tile.size * stride)
         if stride == 1:
-            destination[:] = tile
+            copy(tile, destination)
         else:
             for i in range(tile.size):
                 destination[i * stride] = tile[i]

@@ -24,7 +24,7 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SIGMOID, SOFT, VOXELS, expon
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import in_place
+from .memory import copy, in_place
 from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     TILE,
@@ -243,7 +243,7 @@ def _add(x: Any, g: Any, w: Any, p: Any, job: Any, sums: Any) -> None:
         if is_sigmoid:
             _probabilities(x, p)
         else:
-            p[:] = x
+            copy(x, p)
         add_soft(p, g, w, sums)
 
 
@@ -279,7 +279,7 @@ def _chunk_sums(
         # All classes share the labels of a map, which count once.
         if c == 0 or target.dense:
             sums[INVALID] += wrong
-    partials[n, c, chunk] = sums
+    copy(sums, partials[n, c, chunk])
 
 
 @compiled

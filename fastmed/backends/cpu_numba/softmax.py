@@ -12,6 +12,7 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SOFT, VOXELS, exponents, gra
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
+from .memory import copy
 from .optional import add_hard, add_soft, choose, soft_slope
 from .tiles import (
     TILE,
@@ -230,7 +231,7 @@ def _softmax(
         if removes(target, mask):
             remove(x[c], used)
         if c == 0:
-            highest[:] = x[0]
+            copy(x[0], highest)
         else:
             _maximum(highest, x[c], spare)
             highest, spare = spare, highest
@@ -301,7 +302,7 @@ def _chunk_sums(
                 choose(x[c], p[c], free[:size], chosen[:size])
                 add_hard(chosen[:size], _F(0.5), g[:size], w[:size], sums[c])
     for c in range(classes):
-        partials[n, c, chunk] = sums[c]
+        copy(sums[c], partials[n, c, chunk])
 
 
 @compiled

@@ -17,7 +17,7 @@ from .binary import focal, sigmoid, softplus
 from .channels_last import are_rows, load_target, repeat
 from .compilation import compiled, elementwise, reduction
 from .finalise import nll_factors
-from .job import CHUNKS, CLASSES, ITEMS, OUTSIDE, TARGETS, VOXELS, WEIGHTS, counts, exponents, factors, losses
+from .job import CHUNKS, CLASSES, COUNTS, ITEMS, OUTSIDE, TARGETS, VOXELS, WEIGHTS, counts, exponents, factors, losses
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
@@ -228,7 +228,9 @@ def combine(counted: Any, loss: Any, positive: Any, negative: Any, by: Any) -> i
     """Writes the factors (2, C) by the counts, NaN if targets are out of range; returns how many are."""
     total = np.zeros(counted.shape[1:])
     for chunk in range(len(counted)):
-        total += counted[chunk]
+        for row in range(COUNTS):
+            for c in range(total.shape[1]):
+                total[row, c] += counted[chunk, row, c]
     nll_factors(total[TARGETS], total[WEIGHTS], loss, positive, negative, by)
     if total[OUTSIDE, 0] > 0.0:
         by[:] = np.nan
