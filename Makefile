@@ -115,7 +115,7 @@ format: $(READY)  ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter %.hpp %.cpp %.cu,$(CSRC)) $(wildcard tests/csrc/*.cpp)
 
-bench: $(NNUNET)  ## fastmed beside its peers on this CPU; one JSON file under $(RESULTS)
+bench: $(SMP) $(NNUNET)  ## fastmed beside its peers on this CPU; one JSON file under $(RESULTS)
 	$(BIN)/python -m benchmarks.run --results $(RESULTS)
 
 gpu-static: $(READY)  ## compile every Triton kernel for A100, H100 and B200 and hold it to its budget

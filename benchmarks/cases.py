@@ -19,6 +19,8 @@ import fastmed
 from fastmed.functional import confusion_counts, rank_statistics, score_histogram
 from fastmed.metrics.functional import auroc, bootstrap_interval, dice, fourfold
 
+from .peers import prepare_smp
+
 # What a call returns is compared: loss and gradient, counts, or figures.
 Provider = Callable[[], tuple[Tensor, ...]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -188,6 +190,62 @@ def nnunet_loss(shape: tuple[int, ...]) -> Case:
             "fastmed": of(torch.int16, "fastmed.compat.nnunet", "fastmed.compat.nnunet"),
             "nnU-Net": of(torch.int64, "nnunetv2.training.loss.compound_losses", "nnunetv2.training.loss.dice"),
         },
+    )
+
+
+def smp_loss(shape: tuple[int, ...]) -> Case:
+    """Dice of segmentation_models_pytorch, pooled over the batch, beside its drop-in."""
+
+    def of(package: str) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            prepare_smp()
+            loss = importlib.import_module(package).DiceLoss("multiclass")
+            labels = _labels((shape[0], *shape[2:]), shape[1], device)
+            return _step(loss, _logits(shape, torch.float32, device), labels)
+
+        return make
+
+    return Case(
+        f"smp's DiceLoss, C={shape[1]}",
+        shape,
+        shape[1],
+        torch.float32,
+        _loss_bytes(shape, torch.float32, 1),
+        {"fastmed": of("fastmed.compat.smp"), "smp": of("segmentation_models_pytorch.losses")},
+    )
+
+
+def training_step(shape: tuple[int, ...], classes: int) -> Case:
+    """Forward and backward through a U-Net of MONAI's and its DiceCELoss or the drop-in; the bytes are the loss's."""
+
+    def of(package: str) -> Callable[[torch.device], Provider]:
+        def make(device: torch.device) -> Provider:
+            from monai.networks.nets import UNet
+
+            torch.manual_seed(0)
+            network = UNet(len(shape) - 2, shape[1], classes, channels=(8, 16, 32, 64), strides=(2, 2, 2)).to(device)
+            loss = importlib.import_module(package).DiceCELoss(softmax=True, to_onehot_y=True)
+            image, labels = _logits(shape, torch.float32, device).detach(), _labels(shape, classes, device)
+            first, *_ = network.parameters()
+
+            def run() -> tuple[Tensor, ...]:
+                network.zero_grad()
+                value = loss(network(image), labels)
+                value.backward()
+                assert first.grad is not None
+                return value.detach(), first.grad
+
+            return run
+
+        return make
+
+    return Case(
+        f"training step of a U-Net, softmax Dice + CE, C={classes}",
+        shape,
+        classes,
+        torch.float32,
+        _loss_bytes((shape[0], classes, *shape[2:]), torch.float32, 1),
+        {"fastmed": of("fastmed.compat.monai"), "MONAI": of("monai.losses")},
     )
 
 
@@ -501,10 +559,12 @@ def cpu_cases() -> Iterator[Case]:
     yield dice_ce((1, 105, 96, 96, 96), torch.float32, compiled=False)
     yield dice_ce((2, 4, 16, 16, 16), torch.float32)
     yield nnunet_loss((2, 4, 96, 96, 96))
+    yield smp_loss((8, 4, 512, 512))
     for name in ("DiceFocalLoss", "GeneralizedDiceLoss", "TverskyLoss"):
         yield monai_loss(name, (2, 4, 96, 96, 96))
     # Compiled, MONAI's takes more memory than a small machine has.
     yield monai_loss("DiceFocalLoss", (1, 95, 96, 96, 96), compiled=False)
+    yield training_step((1, 1, 96, 96, 96), 4)
     for table in TABLES:
         yield multitask_bce(table)
     for table in TABLES[:2]:

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 from drop_ins import assert_same, assert_same_in_half, error_of
-from peers import prepare_smp
+
+from benchmarks.peers import prepare_smp
 
 prepare_smp()
 

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from peers import prepare_smp
 
 import fastmed
 from benchmarks import report
+from benchmarks.peers import prepare_smp
 
 _PUBLIC = tuple(f"fastmed.{name}" for name in ("losses", "labels", "sampling", "functional", "metrics", "compat"))
 _ROOT = Path(__file__).parent.parent
