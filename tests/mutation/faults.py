@@ -189,12 +189,18 @@ FAULTS = (
     # Operators, arguments and the rest of a call.
     Fault(
         "swapped",
-        "fastmed/ops.py",
+        "fastmed/ops/region.py",
         "total - pred - target + tp, pred - tp, target - tp, tp",
         "total - pred - target + tp, target - tp, pred - tp, tp",
-        (SUMS, LOSSES),
+        (LOSSES, "-k", "hard_counts"),
     ),
-    Fault("dropped check", "fastmed/ops.py", "return looked_at and any(invalid.tolist())", "return False", (SUMS,)),
+    Fault(
+        "dropped check",
+        "fastmed/ops/library.py",
+        "return looked_at and any(invalid.tolist())",
+        "return False",
+        (SUMS, "-k", "out_of_range"),
+    ),
     Fault(
         "dropped scale",
         "fastmed/functional/terms.py",
@@ -211,7 +217,7 @@ FAULTS = (
     ),
     Fault(
         "dropped pass",
-        "fastmed/ops.py",
+        "fastmed/ops/region.py",
         "region_sums_backward(operands, by_sums[:rows], None, total)",
         "region_sums_backward(operands, by_sums[:rows], None, None)",
         (LOSSES,),

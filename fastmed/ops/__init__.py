@@ -1,0 +1,6 @@
+"""The operators a compiler sees: torch.library schemas, fakes and autograd around the backends."""
+
+from . import counting
+from .region import region_loss, region_passes, region_sums, sums_dtype, unstack
+
+__all__ = ["counting", "region_loss", "region_passes", "region_sums", "sums_dtype", "unstack"]
