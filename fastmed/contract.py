@@ -134,7 +134,8 @@ class RatioLinear(NamedTuple):
         # The compiler of torch 2.6 takes slices of a tuple, and not of a named one.
         fields: tuple[Any, ...] = tuple(self)
         at = RatioLinear._fields.index("nll_mean")
-        return (*fields[:at], NLL_MEANS.index(self.nll_mean), *fields[at + 1 :])
+        numbers = (*fields[:at], NLL_MEANS.index(self.nll_mean), *fields[at + 1 :])
+        return tuple([float(number) for number in numbers])
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)

@@ -11,10 +11,10 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from ..contract import BASIC, HARD_TP, RegionInput, Wanted
+from ..contract import BASIC, HARD_TP, Wanted
+from . import passes
 from .library import library
-
-_FIELDS = len(RegionInput._fields)
+from .passes import FIELDS
 
 
 class _Below(NamedTuple):
@@ -26,8 +26,8 @@ class _Below(NamedTuple):
 
     def run(self, *arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            # A detour over the dispatcher costs more than the arithmetic on a small batch. It leads elsewhere than
-            # to the body only under fake tensors, tracing, tensor subclasses, function transforms and the like.
+            # The dispatcher leads elsewhere than to the body only under fake tensors, tracing, tensor subclasses,
+            # function transforms and the like.
             is_last = (self.keys & _BELOW_AUTOGRAD).highestPriorityTypeId() in _DEVICES
             if is_last and not torch._C._are_functorch_transforms_active():
                 return self.body(*arguments)
@@ -62,11 +62,11 @@ class Differentiable(_Function):
     @staticmethod
     def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         first, second = run(*arguments)
-        input, target, mask, activation, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
+        input, target, mask, activation, ignore_index, uncertain, *nll_options = arguments[:FIELDS]
         ctx.mark_non_differentiable(second)
         # What comes with a loss is its gradient by the sums; what comes with sums are counts.
         by_sums = second if first.ndim == 0 else None
-        ctx.rows = HARD_TP if by_sums is None and Wanted(*arguments[_FIELDS:-2]).soft else BASIC
+        ctx.rows = HARD_TP if by_sums is None and Wanted(*arguments[FIELDS:-2]).soft else BASIC
         ctx.save_for_backward(input, target, mask, uncertain, by_sums)
         ctx.options, ctx.nll_options, ctx.backend = (activation, ignore_index), nll_options, arguments[-1]
         return first, second
@@ -76,7 +76,8 @@ class Differentiable(_Function):
         input, target, mask, uncertain, by_sums = ctx.saved_tensors
         gradient = (by_output[0][: ctx.rows], None) if by_sums is None else (by_sums, by_output[0])
         operands = (input, target, mask, *ctx.options, uncertain, *ctx.nll_options)
-        return torch.ops.fastmed.region_sums_backward.default(*operands, *gradient, ctx.backend), None, None
+        op, body = torch.ops.fastmed.region_sums_backward.default, passes.region_sums_backward
+        return call(op, body, OnceDifferentiable, *operands, *gradient, ctx.backend), None, None
 
 
 class DifferentiablePasses(_Function):
@@ -85,19 +86,19 @@ class DifferentiablePasses(_Function):
     @staticmethod
     def forward(ctx: Any, _input: Tensor, run: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         stacked, counts = run(*arguments)
-        input, target, mask, activations, ignore_index, uncertain, *nll_options = arguments[:_FIELDS]
+        input, target, mask, activations, ignore_index, uncertain, *nll_options = arguments[:FIELDS]
         ctx.mark_non_differentiable(counts)
         ctx.save_for_backward(input, target, mask, uncertain)
         ctx.options, ctx.nll_options = (activations, ignore_index), nll_options
-        ctx.soft, ctx.backend = arguments[_FIELDS + 1], arguments[-1]
+        ctx.soft, ctx.backend = arguments[FIELDS + 1], arguments[-1]
         return stacked, counts
 
     @staticmethod
     def backward(ctx: Any, *by_output: Tensor) -> tuple[Any, ...]:
         input, target, mask, uncertain = ctx.saved_tensors
         operands = (input, target, mask, *ctx.options, uncertain, *ctx.nll_options)
-        op = torch.ops.fastmed.region_passes_backward.default
-        return op(*operands, by_output[0], ctx.soft, ctx.backend), None, None
+        op, body = torch.ops.fastmed.region_passes_backward.default, passes.region_passes_backward
+        return call(op, body, OnceDifferentiable, *operands, by_output[0], ctx.soft, ctx.backend), None, None
 
 
 class GradientAtHand(torch.autograd.Function):
@@ -157,6 +158,25 @@ def is_undisturbed(input: Tensor) -> bool:
     """Whether nothing looks at the operators that a tensor passes: no compiler, mode, transform, trace or subclass."""
     if torch.compiler.is_compiling() or type(input) not in _PLAIN or forward_ad._current_level >= 0:
         return False
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or not (input.is_cpu or input.is_cuda):
         return False
     return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)
+
+
+def call(op: Any, body: Callable[..., Any], function: type[_Function], *arguments: Any) -> Any:
+    """An operator; straight to its body where that is all the dispatcher would come to, and no profile is taken.
+
+    The way over the dispatcher takes longer than the arithmetic on a small batch, most of all where other work has
+    taken the processor's caches since the last call, as a network does.
+    """
+    input = arguments[0]
+    if not is_undisturbed(input) or torch._C._autograd._profiler_enabled():
+        return op(*arguments)
+
+    def run(*arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return body(*arguments)
+
+    if torch.is_grad_enabled() and input.requires_grad:
+        return function.apply(input, run, arguments)
+    return run(*arguments)

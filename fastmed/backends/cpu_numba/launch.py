@@ -24,9 +24,6 @@ _Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
 # A label that is out of range, whether it is ignored or not.
 _NOTHING = -(2**63)
 
-# Where the job of a call differs from its plan's.
-_ADDRESSES = [INPUT, TARGET, MASK, UNCERTAIN, GRADIENT]
-
 
 class Flags(NamedTuple):
     """Which statistics a kernel computes, or takes a gradient of; `region` are those of overlaps."""
@@ -117,22 +114,17 @@ def _plan(
     )
 
 
-def _addresses(operands: RegionInput, gradient: Tensor | None) -> tuple[int, ...]:
-    """Of input, target, mask, the values of uncertain labels, and the gradient; 0 for what there is none of."""
-    input, target, mask, uncertain = operands.input, operands.target, operands.mask, operands.uncertain
-    return (
-        input.data_ptr(),
-        target.data_ptr(),
-        0 if mask is None else mask.data_ptr(),
-        0 if uncertain is None else uncertain.data_ptr(),
-        0 if gradient is None else gradient.data_ptr(),
-    )
-
-
 def _job(plan: Plan, operands: RegionInput, gradient: Tensor | None, sums: Any) -> Any:
-    job = plan.job.copy()
-    job[_ADDRESSES] = _addresses(operands, gradient)
-    job[SUMS], job[ROWS] = sums.ctypes.data, len(sums)
+    """The plan's, with the addresses of this call."""
+    job, mask, uncertain = plan.job.copy(), operands.mask, operands.uncertain
+    job[INPUT], job[TARGET] = operands.input.data_ptr(), operands.target.data_ptr()
+    if mask is not None:
+        job[MASK] = mask.data_ptr()
+    if uncertain is not None:
+        job[UNCERTAIN] = uncertain.data_ptr()
+    if gradient is not None:
+        job[GRADIENT] = gradient.data_ptr()
+    job[SUMS], job[ROWS] = sums.__array_interface__["data"][0], len(sums)
     return job
 
 

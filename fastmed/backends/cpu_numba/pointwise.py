@@ -24,7 +24,7 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SIGMOID, SOFT, VOXELS, expon
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import copy, in_place
+from .memory import copy, in_place, prefetch
 from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     TILE,
@@ -211,7 +211,9 @@ def _load(
 def _load_unweighted(x: Any, g: Any, labels: Any, input: Any, target: Any, classes: int, n: int, c: int, v: int) -> Any:
     """The tiles of logits and target, memory itself where it can be, and labels out of range."""
     invalid = _F(0.0)
-    if not in_place(input.converter, input.voxel):
+    if in_place(input.converter, input.voxel):
+        prefetch(input.address, n * input.sample + c * input.channel + v + x.size, x.size)
+    else:
         load_view(x, input, n, c, v)
     if not target.dense:
         invalid = _F(load_labels(labels, g, target, classes, n, v))
