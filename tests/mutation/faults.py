@@ -39,6 +39,7 @@ _LABEL_MAP = "fastmed/backends/cpu_numba/label_map.py"
 _SOFTMAX = "fastmed/backends/cpu_numba/softmax.py"
 _POINTWISE = "fastmed/backends/cpu_numba/pointwise.py"
 _TILES = "fastmed/backends/cpu_numba/tiles.py"
+_STEP = "fastmed/backends/cpu_numba/step.py"
 _TRITON = "fastmed/backends/gpu_triton"
 _CONFUSION = "csrc/confusion_cpu.cpp"
 _NUMBA = (SUMS, "-k", "numba")
@@ -153,6 +154,20 @@ FAULTS = (
         "kept = mask",
         ("tests/test_multitask.py",),
     ),
+    Fault(
+        "missing mask",
+        _STEP,
+        "    return x if weight != _F(0.0) else _F(0.0)",
+        "    return x",
+        ("tests/test_multitask.py",),
+    ),
+    Fault(
+        "swapped",
+        _STEP,
+        "_factors(target, weight, smoothing, by_pos[i], by_neg[i])",
+        "_factors(target, weight, smoothing, by_neg[i], by_pos[i])",
+        ("tests/test_multitask.py",),
+    ),
     Fault("dropped poison", _TILES, "poison = np.nan if wrong > 0.0 else 0.0", "poison = 0.0", _NUMBA),
     # Triton.
     Fault(
@@ -189,7 +204,7 @@ FAULTS = (
     # Operators, arguments and the rest of a call.
     Fault(
         "swapped",
-        "fastmed/ops/region.py",
+        "fastmed/ops/passes.py",
         "total - pred - target + tp, pred - tp, target - tp, tp",
         "total - pred - target + tp, target - tp, pred - tp, tp",
         (LOSSES, "-k", "hard_counts"),
@@ -200,6 +215,13 @@ FAULTS = (
         "return looked_at and any(invalid.tolist())",
         "return False",
         (SUMS, "-k", "out_of_range"),
+    ),
+    Fault(
+        "dropped factor",
+        "fastmed/ops/autograd.py",
+        "return gradient if is_one else gradient * by_value, None",
+        "return gradient, None",
+        ("tests/test_multitask.py",),
     ),
     Fault(
         "dropped scale",
@@ -217,7 +239,7 @@ FAULTS = (
     ),
     Fault(
         "dropped pass",
-        "fastmed/ops/region.py",
+        "fastmed/ops/passes.py",
         "region_sums_backward(operands, by_sums[:rows], None, total)",
         "region_sums_backward(operands, by_sums[:rows], None, None)",
         (LOSSES,),
