@@ -242,23 +242,43 @@ class Worker {
 
     // Counts voxels [first, last) of the batch, numbered sample by sample.
     void run(int64_t first, int64_t last) {
-        int64_t counted = 0;
         while (first < last) {
             const int64_t sample = first / problem_.voxels;
             const int64_t begin = first % problem_.voxels;
+            if (unflushed_ == kVoxelsPerFlush || (sample != sample_ && !problem_.pooled)) flush();
+            sample_ = sample;
             const int64_t count =
-                std::min({last - first, problem_.voxels - begin, kVoxelsPerFlush - counted});
+                std::min({last - first, problem_.voxels - begin, kVoxelsPerFlush - unflushed_});
             if (copies_ == kCopies)
                 count_voxels<uint16_t, kCopies>(sample, begin, begin + count);
             else
                 count_voxels<uint32_t, 1>(sample, begin, begin + count);
             first += count;
-            counted += count;
-            if (!problem_.pooled || counted == kVoxelsPerFlush || first == last) {
-                flush(problem_.pooled ? 0 : sample);
-                counted = 0;
-            }
+            unflushed_ += count;
         }
+    }
+
+    // Adds the tables to the output, of the sample if samples are kept apart, and clears them.
+    void flush() {
+        const int64_t sample = problem_.pooled ? 0 : sample_;
+        add_up_pairs();
+        const std::lock_guard<std::mutex> lock(mutex_);
+        int64_t* counts = problem_.counts + sample * problem_.tables() * classes_ * classes_;
+        const uint32_t* table = table_.data();
+        for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
+            for (int64_t row = 0; row <= classes_; ++row)
+                for (int64_t column = 0; column <= classes_; ++column) {
+                    int64_t count = 0;
+                    for (int64_t copy = 0; copy < copies_; ++copy)
+                        count += table[copy * cells_ + row * columns_ + column];
+                    const bool valid = row < classes_ && column < classes_;
+                    (valid ? counts[row * classes_ + column] : problem_.invalid[sample]) += count;
+                }
+            counts += classes_ * classes_;
+            table += copies_ * cells_;
+        }
+        std::fill(table_.begin(), table_.end(), 0);
+        unflushed_ = 0;
     }
 
   private:
@@ -286,13 +306,13 @@ class Worker {
                 tally<copies>(cells, count, cells_, table);
             }
         }
-        if (paired) add_up_pairs();
     }
 
     bool is_paired() const { return copies_ == kCopies && problem_.tables() * cells_ * cells_ <= kMaxPairs; }
 
     // Adds the pairs to the table of their cells, and clears them.
     void add_up_pairs() {
+        if (pairs_.empty()) return;
         for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
             uint32_t* table = table_.data() + channel * copies_ * cells_;
             const uint32_t* pairs = pairs_.data() + channel * cells_ * cells_ * kCopies;
@@ -340,26 +360,6 @@ class Worker {
         }
     }
 
-    // Adds the tables to the output of the sample, and clears them.
-    void flush(int64_t sample) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        int64_t* counts = problem_.counts + sample * problem_.tables() * classes_ * classes_;
-        const uint32_t* table = table_.data();
-        for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
-            for (int64_t row = 0; row <= classes_; ++row)
-                for (int64_t column = 0; column <= classes_; ++column) {
-                    int64_t count = 0;
-                    for (int64_t copy = 0; copy < copies_; ++copy)
-                        count += table[copy * cells_ + row * columns_ + column];
-                    const bool valid = row < classes_ && column < classes_;
-                    (valid ? counts[row * classes_ + column] : problem_.invalid[sample]) += count;
-                }
-            counts += classes_ * classes_;
-            table += copies_ * cells_;
-        }
-        std::fill(table_.begin(), table_.end(), 0);
-    }
-
     const ConfusionProblem& problem_;
     std::mutex& mutex_;
     int64_t classes_;
@@ -367,6 +367,8 @@ class Worker {
     int64_t cells_;
     int64_t copies_;
     int64_t block_;
+    int64_t sample_ = 0;
+    int64_t unflushed_ = 0;
     std::vector<uint32_t> table_;
     std::vector<uint32_t> pairs_;
 };
@@ -376,11 +378,17 @@ class Worker {
 void count_confusion_cpu(const ConfusionProblem& problem, int threads) {
     const int64_t voxels = problem.samples * problem.voxels;
     const int64_t channels = problem.kind == Input::kLabels ? 1 : int64_t{problem.classes};
-    const int64_t shares =
+    const int64_t useful =
         std::clamp<int64_t>(voxels * channels / kElementsPerThread, 1, std::max(threads, 1));
     std::mutex mutex;
-    for_each_share(voxels, shares,
-                   [&](int64_t, int64_t first, int64_t last) { Worker(problem, mutex).run(first, last); });
+    share_pieces(voxels, std::max<int64_t>(kElementsPerThread / channels, 1), useful, [&](Pieces& pieces) {
+        int64_t first = 0, last = 0;
+        if (!pieces.take(first, last)) return;
+        Worker worker(problem, mutex);
+        do worker.run(first, last);
+        while (pieces.take(first, last));
+        worker.flush();
+    });
 }
 
 }  // namespace fastmed

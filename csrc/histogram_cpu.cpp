@@ -114,7 +114,21 @@ class Worker {
             if (unflushed_ >= voxels_per_flush) flush();
             first += count;
         }
-        flush();
+    }
+
+    // Adds the table to the output, and clears it.
+    void flush() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const int64_t counted = task_cells_ - 2;
+        for (int64_t copy = 0; copy < copies_; ++copy)
+            for (int64_t task = 0; task < problem_.tasks; ++task) {
+                const uint32_t* cells = table_.data() + copy * cells_ + task * task_cells_;
+                int64_t* counts = problem_.counts + task * counted;
+                for (int64_t cell = 0; cell < counted; ++cell) counts[cell] += cells[cell];
+                problem_.invalid[task] += cells[counted + 1];
+            }
+        std::fill(table_.begin(), table_.end(), 0);
+        unflushed_ = 0;
     }
 
   private:
@@ -155,21 +169,6 @@ class Worker {
         for (int64_t i = 0; i < count; ++i) ++table[columns[i]];
     }
 
-    // Adds the table to the output, and clears it.
-    void flush() {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        const int64_t counted = task_cells_ - 2;
-        for (int64_t copy = 0; copy < copies_; ++copy)
-            for (int64_t task = 0; task < problem_.tasks; ++task) {
-                const uint32_t* cells = table_.data() + copy * cells_ + task * task_cells_;
-                int64_t* counts = problem_.counts + task * counted;
-                for (int64_t cell = 0; cell < counted; ++cell) counts[cell] += cells[cell];
-                problem_.invalid[task] += cells[counted + 1];
-            }
-        std::fill(table_.begin(), table_.end(), 0);
-        unflushed_ = 0;
-    }
-
     const HistogramProblem& problem_;
     std::mutex& mutex_;
     int64_t task_cells_;
@@ -187,10 +186,16 @@ void count_histogram_cpu(const HistogramProblem& problem, int threads) {
     if (voxels == 0 || problem.tasks == 0) return;
     // A table is cleared and added once a thread, which must not take longer than to count.
     const int64_t least = std::max<int64_t>(kScoresPerThread, problem.tasks * cells_of(problem.bins));
-    const int64_t shares = std::clamp<int64_t>(voxels * problem.tasks / least, 1, std::max(threads, 1));
+    const int64_t useful = std::clamp<int64_t>(voxels * problem.tasks / least, 1, std::max(threads, 1));
     std::mutex mutex;
-    for_each_share(voxels, shares,
-                   [&](int64_t, int64_t first, int64_t last) { Worker(problem, mutex).run(first, last); });
+    share_pieces(voxels, std::max<int64_t>(kScoresPerThread / problem.tasks, 1), useful, [&](Pieces& pieces) {
+        int64_t first = 0, last = 0;
+        if (!pieces.take(first, last)) return;
+        Worker worker(problem, mutex);
+        do worker.run(first, last);
+        while (pieces.take(first, last));
+        worker.flush();
+    });
 }
 
 }  // namespace fastmed

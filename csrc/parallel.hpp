@@ -1,4 +1,4 @@
-// Equal shares of a loop on several threads: those of OpenMP where the extension was built with it.
+// The pieces of a loop on several threads: those of OpenMP where the extension was built with it.
 //
 // PyTorch loads GNU's OpenMP under the name that this extension asks for, so both take the same threads:
 // those of torch, which wait for their next work by spinning, would otherwise hold the processors that new
@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #ifndef _OPENMP
 #include <system_error>
@@ -16,30 +17,47 @@
 
 namespace fastmed {
 
-// Calls `function(share, first, last)` for equal shares of [0, count), as far as possible each on a thread of
-// its own.
-template <class Function>
-void for_each_share(int64_t count, int64_t shares, Function&& function) {
-    const auto run = [&](int64_t share) {
-        const int64_t each = count / shares, rest = count % shares;
-        const int64_t first = share * each + std::min(share, rest);
-        function(share, first, first + each + (share < rest));
-    };
-    if (shares == 1) return run(0);
+// Pieces of [0, count), each for the thread that takes it first: one that slept, and comes late, leaves the
+// others with more to do, and with nothing to wait for.
+class Pieces {
+  public:
+    Pieces(int64_t count, int64_t piece) : count_(count), piece_(piece) {}
+
+    // Whether there was a piece left: now it is [first, last).
+    bool take(int64_t& first, int64_t& last) {
+        first = next_.fetch_add(piece_, std::memory_order_relaxed);
+        last = std::min(first + piece_, count_);
+        return first < count_;
+    }
+
+  private:
+    std::atomic<int64_t> next_{0};
+    const int64_t count_;
+    const int64_t piece_;
+};
+
+// Pieces for each thread: few enough for what a piece costs, and enough to even out.
+constexpr int64_t kPiecesPerThread = 8;
+
+// Calls `work(pieces)` on so many threads, as far as they are to be had, with pieces of [0, count) of at
+// least so many.
+template <class Work>
+void share_pieces(int64_t count, int64_t least, int64_t threads, Work&& work) {
+    const int64_t number = threads == 1 ? 1 : threads * kPiecesPerThread;
+    Pieces pieces(count, std::max((count + number - 1) / number, least));
+    if (threads == 1) return work(pieces);
 #ifdef _OPENMP
-#pragma omp parallel for num_threads(static_cast<int>(shares)) schedule(static, 1)
-    for (int64_t share = 0; share < shares; ++share) run(share);
+#pragma omp parallel num_threads(static_cast<int>(threads))
+    work(pieces);
 #else
     std::vector<std::thread> running;
-    running.reserve(static_cast<size_t>(shares));
-    int64_t share = 1;
+    running.reserve(static_cast<size_t>(threads));
     try {
-        for (; share < shares; ++share) running.emplace_back(run, share);
+        for (int64_t thread = 1; thread < threads; ++thread) running.emplace_back([&] { work(pieces); });
     } catch (const std::system_error&) {
-        // No more threads to be had: this one does the rest.
+        // No more threads to be had: those there are do the rest.
     }
-    run(0);
-    for (; share < shares; ++share) run(share);
+    work(pieces);
     for (std::thread& thread : running) thread.join();
 #endif
 }

@@ -67,7 +67,7 @@ def failing_test(folder: Path, tests: Sequence[str]) -> str | None:
         return f"no end within {LONGEST} s"
     if done.returncode == 0:
         return None
-    names = re.findall(r"^_{3,} (?:ERROR at \w+ of |ERROR collecting )?(.+?) _{3,}$", done.stdout, re.MULTILINE)
+    names = re.findall(r"^_+ (?:ERROR at \w+ of |ERROR collecting )?(.+?) _+$", done.stdout, re.MULTILINE)
     return str(names[0]) if names else f"exit code {done.returncode}"
 
 
