@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from .. import validation
+from .. import ops, validation
 
 
 def confusion_counts(
@@ -73,5 +72,4 @@ def confusion_counts(
     operands = validation.count_input(
         input, target, num_classes, ignore_index=ignore_index, mask=mask, threshold=threshold, pool=pool
     )
-    counts: Tensor = torch.ops.fastmed.confusion_counts(*operands, validate, backend)
-    return counts
+    return ops.confusion_counts(operands, validate, backend)

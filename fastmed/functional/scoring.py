@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import validation
-from ..contract import RankStatistics, ScoreHistogram
+from .. import ops, validation
+from ..contract import Bins, RankStatistics, ScoreHistogram
 
 _ACTIVATIONS = (None, "sigmoid")
 _SPACINGS = ("uniform", "logit")
@@ -100,9 +100,7 @@ def score_histogram(
     if tasks * bins > _MAX_CELLS:
         raise ValueError(f"bins: got {bins} for {tasks} tasks, allowed are at most {_MAX_CELLS // tasks}")
     low, high = _limits(limits, spacing, bins)
-    counts = torch.ops.fastmed.score_histogram(
-        *operands, _TRANSFORMS[activation, spacing], bins, low, high, validate, backend
-    )
+    counts = ops.score_histogram(operands, Bins(_TRANSFORMS[activation, spacing], bins, low, high), validate, backend)
     edges = torch.linspace(low, high, bins + 1, dtype=torch.float64, device=scores.device)
     if spacing == "logit":
         edges = edges.sigmoid()
@@ -149,6 +147,6 @@ def rank_statistics(
         >>> ranks.u.tolist(), ranks.positives.tolist(), ranks.negatives.tolist()
         ([3.5], [2], [2])
     """
-    stacked = torch.ops.fastmed.rank_statistics(*validation.scored(scores, target, mask), validate, backend)
+    stacked = ops.rank_statistics(validation.scored(scores, target, mask), validate, backend)
     positives, negatives, *floating = stacked.unbind(0)
     return RankStatistics(positives.long(), negatives.long(), *floating)

@@ -15,6 +15,7 @@ from ..contract import BASIC, HARD_TP, Wanted
 from . import passes
 from .library import library
 from .passes import FIELDS
+from .shortcut import call, is_undisturbed
 
 
 class _Below(NamedTuple):
@@ -149,34 +150,3 @@ def register_autograd(name: str, body: Callable[..., Any], function: type[_Funct
         return function.apply(arguments[0], below.run, arguments)
 
     library.impl(name, run, "Autograd", with_keyset=True)
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def is_undisturbed(input: Tensor) -> bool:
-    """Whether nothing looks at the operators that a tensor passes: no compiler, mode, transform, trace or subclass."""
-    if torch.compiler.is_compiling() or type(input) not in _PLAIN or forward_ad._current_level >= 0:
-        return False
-    if torch._C._are_functorch_transforms_active() or not (input.is_cpu or input.is_cuda):
-        return False
-    return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)
-
-
-def call(op: Any, body: Callable[..., Any], function: type[_Function], *arguments: Any) -> Any:
-    """An operator; straight to its body where that is all the dispatcher would come to, and no profile is taken.
-
-    The way over the dispatcher takes longer than the arithmetic on a small batch, most of all where other work has
-    taken the processor's caches since the last call, as a network does.
-    """
-    input = arguments[0]
-    if not is_undisturbed(input) or torch._C._autograd._profiler_enabled():
-        return op(*arguments)
-
-    def run(*arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return body(*arguments)
-
-    if torch.is_grad_enabled() and input.requires_grad:
-        return function.apply(input, run, arguments)
-    return run(*arguments)

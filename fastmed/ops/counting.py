@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import dispatch
 from ..contract import EXTRA_COLUMNS, Bins, CountInput, RankStatistics, Request, Scored
 from .library import as_table, define, is_reported, raise_out_of_range, raise_unknown
+from .shortcut import call
 
 
 def _raise_not_binary(target: Tensor, mask: Tensor | None, ignore_index: int | None, count: int) -> NoReturn:
@@ -118,3 +119,24 @@ def _(scores: Tensor, target: Tensor, mask: Tensor | None, transform: str, bins:
 @torch.library.register_fake("fastmed::rank_statistics")
 def _(scores: Tensor, *_arguments: Any) -> Tensor:
     return scores.new_empty((len(RankStatistics._fields), scores.shape[1]), dtype=torch.float64)
+
+
+def confusion_counts(operands: CountInput, validate: bool | None, backend: str) -> Tensor:
+    """Counts int64, see `Backend.confusion_counts`."""
+    op = torch.ops.fastmed.confusion_counts.default
+    counts: Tensor = call(op, _confusion_counts, None, *operands, validate, backend)
+    return counts
+
+
+def score_histogram(operands: Scored, bins: Bins, validate: bool | None, backend: str) -> Tensor:
+    """Counts int64, see `Backend.score_histogram`."""
+    op = torch.ops.fastmed.score_histogram.default
+    counts: Tensor = call(op, _score_histogram, None, *operands, *bins, validate, backend)
+    return counts
+
+
+def rank_statistics(operands: Scored, validate: bool | None, backend: str) -> Tensor:
+    """Stacked float64, see `Backend.rank_statistics`."""
+    op = torch.ops.fastmed.rank_statistics.default
+    stacked: Tensor = call(op, _rank_statistics, None, *operands, validate, backend)
+    return stacked

@@ -15,12 +15,11 @@ from .autograd import (
     DifferentiablePasses,
     GradientAtHand,
     OnceDifferentiable,
-    call,
-    is_undisturbed,
     register_autograd,
 )
 from .library import define
 from .passes import as_volume, raise_invalid, select, sums_dtype, unstack
+from .shortcut import call, is_undisturbed
 
 _OPERANDS = (
     "Tensor input, Tensor target, Tensor? mask, str activation, int? ignore_index, Tensor? uncertain, "
