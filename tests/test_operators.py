@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+from typing import Any
 
 import pytest
 import torch
+from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import fastmed
@@ -125,3 +128,37 @@ def test_modules_copy_and_pickle() -> None:
     input, target = torch.randn(2, 2, 9), torch.randint(2, (2, 2, 9))
     for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert other(input, target).item() == loss(input, target).item()
+
+
+class Seen(TorchDispatchMode):
+    """The operators that passed the dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Labelled(torch.Tensor):
+    """A tensor of another class."""
+
+
+def test_what_looks_on_sees_the_operators() -> None:
+    logits, labels = torch.randn(1, 3, 40, requires_grad=True), torch.randint(3, (1, 40))
+    expected = fastmed.DiceCELoss()(logits, labels)
+    (gradient,) = torch.autograd.grad(expected, logits)
+    with Seen() as seen:
+        loss = fastmed.DiceCELoss()(logits, labels)
+        (again,) = torch.autograd.grad(loss, logits)
+    assert {"fastmed.region_loss.default", "fastmed.region_sums_backward.default"} <= seen.names
+    torch.testing.assert_close((loss, again), (expected, gradient), rtol=1e-6, atol=1e-9)
+    with profile() as profiler:
+        fastmed.DiceLoss(reduction="none")(logits, labels).sum().backward()
+        confusion_counts(logits, labels, 3)
+    names = {event.key for event in profiler.key_averages()}
+    assert {"fastmed::region_sums", "fastmed::region_sums_backward", "fastmed::confusion_counts"} <= names
+    loss = fastmed.DiceCELoss()(logits, labels.as_subclass(Labelled))
+    torch.testing.assert_close(loss.as_subclass(torch.Tensor), expected, rtol=1e-6, atol=0)

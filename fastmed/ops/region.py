@@ -136,7 +136,7 @@ def region_loss(
 ) -> Tensor:
     """The loss, a scalar; that of a table or a small volume comes with its gradient, and without the dispatcher."""
     input = operands.input
-    if input.requires_grad and torch.is_grad_enabled() and is_undisturbed(input):
+    if input.requires_grad and torch.is_grad_enabled() and is_undisturbed(*operands[:3]):
         step = getattr(select(operands, backend), "region_step", None)
         done = step and step(operands, loss, weights)
         if done:

@@ -12,9 +12,11 @@ from torch.autograd import forward_ad
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def is_undisturbed(input: Tensor) -> bool:
-    """Whether nothing looks at the operators that a tensor passes: no compiler, mode, transform, trace or subclass."""
+def is_undisturbed(input: Tensor, *others: Any) -> bool:
+    """Whether nothing looks at the operators that tensors pass: no compiler, mode, transform, trace or subclass."""
     if torch.compiler.is_compiling() or type(input) not in _PLAIN or forward_ad._current_level >= 0:
+        return False
+    if any(isinstance(other, Tensor) and type(other) not in _PLAIN for other in others):
         return False
     if torch._C._are_functorch_transforms_active() or not (input.is_cpu or input.is_cuda):
         return False
@@ -24,13 +26,12 @@ def is_undisturbed(input: Tensor) -> bool:
 def call(op: Any, body: Callable[..., Any], function: Any, *arguments: Any) -> Any:
     """An operator; straight to its body where that is all the dispatcher would come to, and no profile is taken.
 
-    `function` differentiates it, an autograd function or None.
-
     The way over the dispatcher takes longer than the arithmetic on a small batch, most of all where other work has
-    taken the processor's caches since the last call, as a network does.
+    taken the processor's caches since the last call, as a network does. `function` differentiates it, an autograd
+    function or None.
     """
     input = arguments[0]
-    if not is_undisturbed(input) or torch._C._autograd._profiler_enabled():
+    if not is_undisturbed(*arguments) or torch._C._autograd._profiler_enabled():
         return op(*arguments)
 
     def run(*arguments: Any) -> Any:
