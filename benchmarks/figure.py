@@ -52,7 +52,7 @@ def _draw_shares(axes: Any, content: dict[str, Any]) -> None:
     axes.grid(axis="y", visible=False)
     axes.set_yticks(range(len(shares)), list(reversed(shares)), color=_TEXT, fontsize=8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(frameon=False, labelcolor=_TEXT, fontsize=9, loc="center right")
+    axes.legend(frameon=False, labelcolor=_TEXT, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 
 
 def draw(path: Path, content: dict[str, Any]) -> None:
@@ -69,5 +69,5 @@ def draw(path: Path, content: dict[str, Any]) -> None:
     top = figure.add_gridspec(1, len(content["sweeps"]), left=0.06, right=0.98, bottom=0.55, top=0.88, wspace=0.25)
     for place, sweep in zip(top, content["sweeps"], strict=True):
         _draw_line(figure.add_subplot(place), sweep)
-    _draw_shares(figure.add_axes((0.3, 0.05, 0.68, 0.4)), content)
+    _draw_shares(figure.add_axes((0.34, 0.05, 0.64, 0.4)), content)
     figure.savefig(path, format="png", dpi=110, facecolor=_BACKGROUND)

@@ -78,9 +78,9 @@ def faults(content: dict[str, Any]) -> str:
     """Every planted fault, and the test that found it."""
     rows = []
     for fault in content["faults"]:
-        change = (
-            f"`{fault['before']}` became `{fault['after']}`" if fault["after"] else f"`{fault['before']}` was left out"
-        )
+        # A row of a table is one line.
+        before, after = (" ".join(fault[name].split()) for name in ("before", "after"))
+        change = f"`{before}` became `{after}`" if after else f"`{before}` was left out"
         place = f"`{fault['file'].removeprefix('fastmed/')}`, line {fault['line']}"
         found = "**none**" if fault["found_by"] is None else f"`{fault['found_by']}`"
         rows.append([fault["kind"], place, change.replace("|", "\\|"), found])

@@ -54,7 +54,7 @@ def loop_over_tasks(logits: Tensor, target: Tensor, task_weight: Tensor | None =
 @pytest.mark.parametrize("rows", [60, 901], ids=["one thread", "threads"])
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
-@pytest.mark.parametrize("kind", ["missing", "masked", "integers", "soft"])
+@pytest.mark.parametrize("kind", ["missing", "masked", "integers", "soft", "from pandas"])
 def test_one_pass_and_two_passes_are_the_definition(rows: int, layout: str, gamma: float, kind: str) -> None:
     """A contiguous table gets its gradient along with the loss on this backend; no other table does."""
     logits, target = table(rows, 100)
@@ -67,6 +67,8 @@ def test_one_pass_and_two_passes_are_the_definition(rows: int, layout: str, gamm
         target = target.nan_to_num(-1.0).to(torch.int8)
     elif kind == "soft":
         target = torch.rand(rows, 100)
+    elif kind == "from pandas":
+        target = target.t().contiguous().t()
     logits = logits.t().contiguous().t() if layout == "transposed" else logits
     weights = {"pos_weight": torch.rand(100) * 5, "neg_weight": torch.rand(100)}
     options = {"gamma": gamma, "label_smoothing": 0.1, "normalize": "task", **weights}

@@ -56,11 +56,23 @@ def are_rows(values: Any, classes: int) -> Any:
 
 
 @compiled
+def _load_columns(tile: Any, source: Any, classes: int, start: int) -> None:
+    """Fills a tile class by class, for classes that are further apart in memory than voxels: a table from pandas."""
+    column = np.empty(tile.size // classes, np.float32)
+    for c in range(classes):
+        load(column, source.address, source.converter, start + c * source.channel, source.voxel)
+        for row in range(column.size):
+            tile[row * classes + c] = column[row]
+
+
+@compiled
 def _load_rows(tile: Any, source: Any, classes: int, n: int, v: int) -> None:
     """Fills a tile with the voxels from `v` on of one sample."""
     start = n * source.sample + v * source.voxel
     if are_rows(source, classes):
         load(tile, source.address, source.converter, start, 1)
+    elif source.channel > source.voxel:
+        _load_columns(tile, source, classes, start)
     else:
         for row in range(tile.size // classes):
             values = tile[row * classes : (row + 1) * classes]
