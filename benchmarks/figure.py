@@ -48,7 +48,7 @@ def _draw_shares(axes: Any, content: dict[str, Any]) -> None:
         axes.barh(position + 0.18, by["fastmed"], 0.34, color=_OURS, label=None if position else "fastmed")
         axes.barh(position - 0.18, peer, 0.34, color=_PEERS[0], label=None if position else "best peer")
         axes.text(by["fastmed"] + 0.005, position + 0.18, f"{by['fastmed']:.0%}", color=_TEXT, fontsize=8, va="center")
-    _style(axes, "Bytes that the work must move, by the time it takes, over the bandwidth of a copy")
+    _style(axes, "Bytes that must move, by the time it takes, over a copy's bandwidth")
     axes.grid(axis="y", visible=False)
     axes.set_yticks(range(len(shares)), list(reversed(shares)), color=_TEXT, fontsize=8)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
