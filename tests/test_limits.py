@@ -187,6 +187,24 @@ class TestSameBits:
             again = list(_bits(region_backend, threads[run % len(threads)], logits, labels))
             assert all(torch.equal(mine, theirs) for mine, theirs in zip(again, first, strict=True)), run
 
+    def test_of_tables(self) -> None:
+        """Whose loss and gradient come together, a chunk of rows at a time."""
+        logits, target = torch.randn(20_000, 20), (torch.rand(20_000, 20) < 0.1).float()
+        target[torch.rand(target.shape) < 0.2] = torch.nan
+        before, results = torch.get_num_threads(), []
+        try:
+            for threads in (1, 2, 3, 5) * 5:
+                torch.set_num_threads(threads)
+                leaf = logits.clone().requires_grad_()
+                value = fastmed.MultiTaskBCELoss("balanced", "balanced")(leaf, target)
+                value.backward()
+                results.append((value.detach(), leaf.grad))
+        finally:
+            torch.set_num_threads(before)
+        for value, gradient in results:
+            assert torch.equal(value, results[0][0])
+            assert torch.equal(gradient, results[0][1])
+
     def test_of_counts(self, counting_backend: str) -> None:
         scores, labels = torch.randn(2, 3, 70_000), torch.randint(3, (2, 70_000))
         target = torch.randint(2, scores.shape)
