@@ -102,7 +102,7 @@ class DifferentiablePasses(_Function):
         return call(op, body, OnceDifferentiable, *operands, by_output[0], ctx.soft, ctx.backend), None, None
 
 
-class GradientAtHand(torch.autograd.Function):
+class GradientAtHand(_Function):
     """A loss whose gradient was computed along with it."""
 
     @staticmethod

@@ -16,8 +16,9 @@ def is_undisturbed(input: Tensor, *others: Any) -> bool:
     """Whether nothing looks at the operators that tensors pass: no compiler, mode, transform, trace or subclass."""
     if torch.compiler.is_compiling() or type(input) not in _PLAIN or forward_ad._current_level >= 0:
         return False
-    if any(isinstance(other, Tensor) and type(other) not in _PLAIN for other in others):
-        return False
+    for other in others:
+        if isinstance(other, Tensor) and type(other) not in _PLAIN:
+            return False
     if torch._C._are_functorch_transforms_active() or not (input.is_cpu or input.is_cuda):
         return False
     return torch._C._get_tracing_state() is None and not torch._C._dispatch_isTensorSubclassLike(input)

@@ -114,17 +114,23 @@ def _plan(
     )
 
 
+def _addresses(operands: RegionInput, gradient: Tensor | None) -> tuple[int, ...]:
+    """Of input, target, mask, the values of uncertain labels, and the gradient; 0 for what there is none of."""
+    mask, uncertain = operands.mask, operands.uncertain
+    return (
+        operands.input.data_ptr(),
+        operands.target.data_ptr(),
+        0 if mask is None else mask.data_ptr(),
+        0 if uncertain is None else uncertain.data_ptr(),
+        0 if gradient is None else gradient.data_ptr(),
+    )
+
+
 def _job(plan: Plan, operands: RegionInput, gradient: Tensor | None, sums: Any) -> Any:
     """The plan's, with the addresses of this call."""
-    job, mask, uncertain = plan.job.copy(), operands.mask, operands.uncertain
-    job[INPUT], job[TARGET] = operands.input.data_ptr(), operands.target.data_ptr()
-    if mask is not None:
-        job[MASK] = mask.data_ptr()
-    if uncertain is not None:
-        job[UNCERTAIN] = uncertain.data_ptr()
-    if gradient is not None:
-        job[GRADIENT] = gradient.data_ptr()
-    job[SUMS], job[ROWS] = sums.__array_interface__["data"][0], len(sums)
+    job = plan.job.copy()
+    job[INPUT], job[TARGET], job[MASK], job[UNCERTAIN], job[GRADIENT] = _addresses(operands, gradient)
+    job[SUMS], job[ROWS] = sums.ctypes.data, len(sums)
     return job
 
 
@@ -163,14 +169,13 @@ def takes_step(operands: RegionInput, flags: Flags) -> bool:
 def step_of_table(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor, flags: Flags) -> tuple[float, int]:
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
     plan = _plan_of(operands, flags, gradient)
-    _, classes, chunks, _ = plan.partials
-    counts, factors = np.empty((chunks, COUNTS, classes)), np.empty((2, classes), np.float32)
-    job = _job(plan, operands, gradient, counts)
     number = threads.count(plan.elements)
     if number == 1:
-        value, invalid = step.in_one_call(job, counts, *loss, factors)
+        value, invalid = step.in_one_call(plan.job, _addresses(operands, gradient), *loss)
         return value, invalid
-    step.count(job, number)
+    _, classes, chunks, _ = plan.partials
+    counts, factors = np.empty((chunks, COUNTS, classes)), np.empty((2, classes), np.float32)
+    step.count(_job(plan, operands, gradient, counts), number)
     invalid, losses = step.combine(counts, *loss, factors), np.empty(chunks)
     job = _job(plan, operands, gradient, factors)
     job[LOSSES] = losses.ctypes.data

@@ -17,7 +17,25 @@ from .binary import focal, sigmoid, softplus
 from .channels_last import are_rows, load_target, repeat
 from .compilation import compiled, elementwise, reduction
 from .finalise import nll_factors
-from .job import CHUNKS, CLASSES, COUNTS, ITEMS, OUTSIDE, TARGETS, VOXELS, WEIGHTS, counts, exponents, factors, losses
+from .job import (
+    CHUNKS,
+    CLASSES,
+    COUNTS,
+    GRADIENT,
+    INPUT,
+    ITEMS,
+    MASK,
+    OUTSIDE,
+    TARGET,
+    TARGETS,
+    UNCERTAIN,
+    VOXELS,
+    WEIGHTS,
+    counts,
+    exponents,
+    factors,
+    losses,
+)
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
@@ -238,8 +256,11 @@ def combine(counted: Any, loss: Any, positive: Any, negative: Any, by: Any) -> i
 
 
 @compiled
-def in_one_call(job: Any, counted: Any, loss: Any, positive: Any, negative: Any, by: Any) -> Any:
+def in_one_call(plan: Any, addresses: Any, loss: Any, positive: Any, negative: Any) -> Any:
     """Loss and targets out of range of a small table, for which the way to a second kernel would be dear."""
+    job = plan.copy()
+    job[INPUT], job[TARGET], job[MASK], job[UNCERTAIN], job[GRADIENT] = addresses
+    counted, by = np.empty((job[CHUNKS], COUNTS, job[CLASSES])), np.empty((2, job[CLASSES]), np.float32)
     for item in range(job[ITEMS]):
         _count(job, item, counted)
     invalid, value = combine(counted, loss, positive, negative, by), 0.0
