@@ -288,6 +288,7 @@ class Worker {
         Cell cells[kBlock];
         const Cell columns = static_cast<Cell>(columns_);
         const bool paired = !pairs_.empty() && end - begin >= kFewestVoxelsPaired;
+        has_pairs_ |= paired;
         for (int64_t first = begin; first < end; first += block_) {
             const int64_t count = std::min(block_, end - first);
             uint32_t* table = table_.data();
@@ -312,7 +313,7 @@ class Worker {
 
     // Adds the pairs to the table of their cells, and clears them.
     void add_up_pairs() {
-        if (pairs_.empty()) return;
+        if (!has_pairs_) return;
         for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
             uint32_t* table = table_.data() + channel * copies_ * cells_;
             const uint32_t* pairs = pairs_.data() + channel * cells_ * cells_ * kCopies;
@@ -325,6 +326,7 @@ class Worker {
                     }
         }
         std::fill(pairs_.begin(), pairs_.end(), 0);
+        has_pairs_ = false;
     }
 
     template <class Code>
@@ -369,6 +371,7 @@ class Worker {
     int64_t block_;
     int64_t sample_ = 0;
     int64_t unflushed_ = 0;
+    bool has_pairs_ = false;
     std::vector<uint32_t> table_;
     std::vector<uint32_t> pairs_;
 };
@@ -381,14 +384,8 @@ void count_confusion_cpu(const ConfusionProblem& problem, int threads) {
     const int64_t useful =
         std::clamp<int64_t>(voxels * channels / kElementsPerThread, 1, std::max(threads, 1));
     std::mutex mutex;
-    share_pieces(voxels, std::max<int64_t>(kElementsPerThread / channels, 1), useful, [&](Pieces& pieces) {
-        int64_t first = 0, last = 0;
-        if (!pieces.take(first, last)) return;
-        Worker worker(problem, mutex);
-        do worker.run(first, last);
-        while (pieces.take(first, last));
-        worker.flush();
-    });
+    share_pieces(voxels, std::max<int64_t>(kElementsPerThread / channels, 1), useful,
+                 [&] { return Worker(problem, mutex); });
 }
 
 }  // namespace fastmed

@@ -201,14 +201,8 @@ void count_histogram_cpu(const HistogramProblem& problem, int threads) {
     const int64_t least = std::max<int64_t>(kScoresPerThread, problem.tasks * cells_of(problem.bins));
     const int64_t useful = std::clamp<int64_t>(voxels * problem.tasks / least, 1, std::max(threads, 1));
     std::mutex mutex;
-    share_pieces(voxels, std::max<int64_t>(kScoresPerThread / problem.tasks, 1), useful, [&](Pieces& pieces) {
-        int64_t first = 0, last = 0;
-        if (!pieces.take(first, last)) return;
-        Worker worker(problem, mutex);
-        do worker.run(first, last);
-        while (pieces.take(first, last));
-        worker.flush();
-    });
+    share_pieces(voxels, std::max<int64_t>(kScoresPerThread / problem.tasks, 1), useful,
+                 [&] { return Worker(problem, mutex); });
 }
 
 }  // namespace fastmed

@@ -39,25 +39,33 @@ class Pieces {
 // Pieces for each thread: few enough for what a piece costs, and enough to even out.
 constexpr int64_t kPiecesPerThread = 8;
 
-// Calls `work(pieces)` on so many threads, as far as they are to be had, with pieces of [0, count) of at
-// least so many.
-template <class Work>
-void share_pieces(int64_t count, int64_t least, int64_t threads, Work&& work) {
+// Shares [0, count) out in pieces of at least so many among so many threads, as far as they are to be had:
+// one that gets a piece makes a worker, which runs its pieces and is flushed after the last.
+template <class MakeWorker>
+void share_pieces(int64_t count, int64_t least, int64_t threads, const MakeWorker& make_worker) {
     const int64_t number = threads == 1 ? 1 : threads * kPiecesPerThread;
     Pieces pieces(count, std::max((count + number - 1) / number, least));
-    if (threads == 1) return work(pieces);
+    const auto work = [&] {
+        int64_t first = 0, last = 0;
+        if (!pieces.take(first, last)) return;
+        auto worker = make_worker();
+        do worker.run(first, last);
+        while (pieces.take(first, last));
+        worker.flush();
+    };
+    if (threads == 1) return work();
 #ifdef _OPENMP
 #pragma omp parallel num_threads(static_cast<int>(threads))
-    work(pieces);
+    work();
 #else
     std::vector<std::thread> running;
     running.reserve(static_cast<size_t>(threads));
     try {
-        for (int64_t thread = 1; thread < threads; ++thread) running.emplace_back([&] { work(pieces); });
+        for (int64_t thread = 1; thread < threads; ++thread) running.emplace_back(work);
     } catch (const std::system_error&) {
         // No more threads to be had: those there are do the rest.
     }
-    work(pieces);
+    work();
     for (std::thread& thread : running) thread.join();
 #endif
 }

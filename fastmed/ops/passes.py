@@ -45,6 +45,7 @@ def _hard_counts(stacked: Tensor) -> Tensor:
 
 
 def select(operands: RegionInput, backend: str) -> Backend:
+    """The backend that runs a pass over these operands."""
     input, target = operands.input, operands.target
     return dispatch.select(
         Request("region_sums", input.device.type, input.dtype, target.dtype, input.shape[1]), backend
@@ -62,6 +63,7 @@ def _raise_not_soft(operands: RegionInput, count: int) -> NoReturn:
 
 
 def raise_invalid(operands: RegionInput, count: int) -> NoReturn:
+    """Says which labels are out of range, or unknown, and what is allowed."""
     if operands.uncertain is not None:
         _raise_not_soft(operands, count)
     raise_out_of_range("target", count, operands.input.shape[1], operands.ignore_index)
@@ -96,6 +98,7 @@ FIELDS = len(RegionInput._fields)
 
 
 def region_sums(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The stacked sums of one pass, and hard counts or nothing."""
     *fields, nll, soft, hard, validate, backend = arguments
     operands = _operands(fields)
     stacked, invalid = select(operands, backend).region_sums(operands, Wanted(nll, soft, hard))
@@ -106,6 +109,7 @@ def region_sums(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def region_sums_backward(*arguments: Any) -> Tensor:
+    """The gradient of the input from that of the stacked sums."""
     *fields, gradient, scale, backend = arguments
     operands = _operands(fields)
     return _of_table(select(operands, backend).region_sums_backward(operands, gradient, scale), arguments[0])
@@ -121,6 +125,7 @@ def _each_pass(arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def region_passes(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The stacked sums of several passes, and the hard counts of the first."""
     nll, soft, hard, validate, backend = arguments[FIELDS:]
     results: list[tuple[Tensor, Tensor]] = []
     for fields, *wanted in zip(_each_pass(arguments), nll, soft, strict=True):
@@ -131,6 +136,7 @@ def region_passes(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def region_passes_backward(*arguments: Any) -> Tensor:
+    """The gradient of the input from those of the sums of all passes, in one tensor."""
     gradient, soft, backend = arguments[FIELDS:]
     total: Tensor | None = None
     for fields, by_sums, has_soft in zip(_each_pass(arguments), gradient, soft, strict=True):
@@ -141,6 +147,7 @@ def region_passes_backward(*arguments: Any) -> Tensor:
 
 
 def region_loss(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """A loss of the known family, and its gradient by the stacked sums."""
     operands = _operands(arguments[:FIELDS])
     region, pos, neg, numbers, validate, backend = arguments[FIELDS:]
     loss, weights = RatioLinear.of_numbers(tuple(numbers)), LossWeights(region, pos, neg)
