@@ -39,11 +39,15 @@ from .job import (
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import F32, flat
+from .memory import F32, flat, prefetch
 from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of a tile: each of its sides, the values of the classes over and over, is to stay in the first-level cache.
 _TILE = 4096
+# Elements computed at a time, and how far ahead of them memory is asked for: enough to hide its latency, and so little
+# at once that the arithmetic does not wait for it.
+_PIECE = 512
+_AHEAD = 2048
 # A tile of a multiple of so many rows leaves nothing over after the last vectors.
 _ROWS = 32
 
@@ -102,6 +106,7 @@ def _count(job: Any, item: int, result: Any) -> None:
         size = min(step, rows - row) * classes
         if is_plain:
             label = flat(target.values.address, F32, row * classes, size)
+            prefetch(target.values.address, row * classes + size, size)
             outside += _count_known(label, policy[:size], sums[0, :size], sums[1, :size])
         else:
             outside += load_target(g[:size], w[:size], target, mask, policy[:size], classes, 0, row)
@@ -208,10 +213,16 @@ def _differentiate(job: Any, item: int, by: Any) -> float:
         pos, neg = by_pos[:size], by_neg[:size]
         if is_plain:
             label = flat(target.values.address, F32, row * classes, size)
-            if gamma == _F(0.0):
-                loss += _of_known(x, label, policy[:size], smoothing, None, pos, neg, dx)
-            else:
-                loss += _of_known(x, label, policy[:size], smoothing, gamma, pos, neg, dx)
+            for first in range(0, size, _PIECE):
+                last = min(first + _PIECE, size)
+                prefetch(input.address, row * classes + first + _AHEAD, _PIECE)
+                prefetch(target.values.address, row * classes + first + _AHEAD, _PIECE)
+                elements = x[first:last], label[first:last], policy[first:last]
+                factors_and_result = pos[first:last], neg[first:last], dx[first:last]
+                if gamma == _F(0.0):
+                    loss += _of_known(*elements, smoothing, None, *factors_and_result)
+                else:
+                    loss += _of_known(*elements, smoothing, gamma, *factors_and_result)
         else:
             load_target(g[:size], w[:size], target, mask, policy[:size], classes, 0, row)
             if gamma == _F(0.0):
