@@ -72,7 +72,7 @@ def _prefetch(_context: Any, address: Any) -> Any:
 def prefetch(address: int, start: int, size: int) -> None:
     """Asks for float32 elements that are read next: a processor looks ahead by itself, but not into another page.
 
-    It helps a loop that reads one stretch of memory, and is in the way of one that reads many.
+    It helps a loop that reads one stretch of memory or two, and is in the way of one that reads many.
     """
     first = address + start * F32.itemsize
     for line in range(first, first + size * F32.itemsize, _LINE):

@@ -44,8 +44,7 @@ from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of a tile: each of its sides, the values of the classes over and over, is to stay in the first-level cache.
 _TILE = 4096
-# Elements computed at a time, and how far ahead of them memory is asked for: enough to hide its latency, and so little
-# at once that the arithmetic does not wait for it.
+# Elements differentiated at a time, and how far ahead of them logits and labels are asked for.
 _PIECE = 512
 _AHEAD = 2048
 # A tile of a multiple of so many rows leaves nothing over after the last vectors.
