@@ -24,7 +24,7 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SIGMOID, SOFT, VOXELS, expon
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import copy, in_place, prefetch
+from .memory import PIECE, copy, in_place, piece, prefetch
 from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     TILE,
@@ -72,21 +72,24 @@ def _add_sigmoid(x: Any, target: Any, weight: Any, sums: Any) -> None:
 def _add_sigmoid_and_nll(x: Any, target: Any, weight: Any, smoothing: Any, sums: Any) -> None:
     """Adds the statistics of a tile of logits."""
     tp = pred = pred_sq = target_sum = target_sq = nll_pos = nll_neg = total = _F(0.0)
-    for i in range(x.size):
-        t = exp_non_positive(-abs(x[i]))
-        p = sigmoid(x[i], t)
-        log_sum = log1p_unit(t)
-        w = at(weight, i)
-        wp, wg = w * p, w * target[i]
-        tp += wp * target[i]
-        pred += wp
-        pred_sq += wp * p
-        target_sum += wg
-        target_sq += wg * target[i]
-        total += w
-        smoothed = wg + smoothing * (_F(0.5) * w - wg)
-        nll_pos += smoothed * softplus(-x[i], log_sum)
-        nll_neg += (w - smoothed) * softplus(x[i], log_sum)
+    for start in range(0, x.size, PIECE):
+        prefetch(x, start)
+        logits, targets, weights = piece(x, start), piece(target, start), piece(weight, start)
+        for i in range(logits.size):
+            t = exp_non_positive(-abs(logits[i]))
+            p = sigmoid(logits[i], t)
+            log_sum = log1p_unit(t)
+            w = at(weights, i)
+            wp, wg = w * p, w * targets[i]
+            tp += wp * targets[i]
+            pred += wp
+            pred_sq += wp * p
+            target_sum += wg
+            target_sq += wg * targets[i]
+            total += w
+            smoothed = wg + smoothing * (_F(0.5) * w - wg)
+            nll_pos += smoothed * softplus(-logits[i], log_sum)
+            nll_neg += (w - smoothed) * softplus(logits[i], log_sum)
     sums[TP] += tp
     sums[PRED] += pred
     sums[PRED_SQ] += pred_sq
@@ -142,14 +145,18 @@ def _probabilities(x: Any, p: Any) -> None:
 def _sigmoid_gradient(x: Any, target: Any, weight: Any, smoothing: Any, by: Any, gradient: Any) -> None:
     """`w { p (1-p) (a_tp g + a_pred + 2 a_sq p) + a_pos s (p-1) + a_neg (1-s) p }` of a tile."""
     by_tp, by_pred, by_sq, by_pos, by_neg = by[TP], by[PRED], _F(2.0) * by[PRED_SQ], by[NLL_POS], by[NLL_NEG]
-    for i in range(x.size):
-        t = exp_non_positive(-abs(x[i]))
-        p = sigmoid(x[i], t)
-        q = sigmoid(-x[i], t)
-        g = target[i]
-        smoothed = g + smoothing * (_F(0.5) - g)
-        region = p * q * (by_tp * g + by_pred + by_sq * p)
-        gradient[i] = at(weight, i) * (region - by_pos * smoothed * q + by_neg * (_F(1.0) - smoothed) * p)
+    for start in range(0, x.size, PIECE):
+        prefetch(x, start)
+        logits, targets = piece(x, start), piece(target, start)
+        weights, slopes = piece(weight, start), piece(gradient, start)
+        for i in range(logits.size):
+            t = exp_non_positive(-abs(logits[i]))
+            p = sigmoid(logits[i], t)
+            q = sigmoid(-logits[i], t)
+            g = targets[i]
+            smoothed = g + smoothing * (_F(0.5) - g)
+            region = p * q * (by_tp * g + by_pred + by_sq * p)
+            slopes[i] = at(weights, i) * (region - by_pos * smoothed * q + by_neg * (_F(1.0) - smoothed) * p)
 
 
 @elementwise
@@ -211,9 +218,7 @@ def _load(
 def _load_unweighted(x: Any, g: Any, labels: Any, input: Any, target: Any, classes: int, n: int, c: int, v: int) -> Any:
     """The tiles of logits and target, memory itself where it can be, and labels out of range."""
     invalid = _F(0.0)
-    if in_place(input.converter, input.voxel):
-        prefetch(input.address, n * input.sample + c * input.channel + v + x.size, x.size)
-    else:
+    if not in_place(input.converter, input.voxel):
         load_view(x, input, n, c, v)
     if not target.dense:
         invalid = _F(load_labels(labels, g, target, classes, n, v))

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .binary import focal, sigmoid, softplus
+from .binary import focal
 from .channels_last import are_rows, load_target, repeat
 from .compilation import compiled, elementwise, reduction
 from .finalise import nll_factors
@@ -39,14 +39,11 @@ from .job import (
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import F32, flat, prefetch
+from .memory import F32, PIECE, flat, piece, prefetch
 from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of a tile: each of its sides, the values of the classes over and over, is to stay in the first-level cache.
-_TILE = 4096
-# Elements differentiated at a time, and how far ahead of them logits and labels are asked for.
-_PIECE = 512
-_AHEAD = 2048
+_TILE = 2048
 # A tile of a multiple of so many rows leaves nothing over after the last vectors.
 _ROWS = 32
 
@@ -105,7 +102,6 @@ def _count(job: Any, item: int, result: Any) -> None:
         size = min(step, rows - row) * classes
         if is_plain:
             label = flat(target.values.address, F32, row * classes, size)
-            prefetch(target.values.address, row * classes + size, size)
             outside += _count_known(label, policy[:size], sums[0, :size], sums[1, :size])
         else:
             outside += load_target(g[:size], w[:size], target, mask, policy[:size], classes, 0, row)
@@ -133,10 +129,12 @@ def _nll(x: Any, gamma: Any, positive: Any, negative: Any) -> Any:
 @overload(_nll, inline="always")
 def _overload_nll(x: Any, gamma: Any, positive: Any, negative: Any) -> Any:
     def without_gamma(x: Any, gamma: Any, positive: Any, negative: Any) -> Any:
-        t = exp_non_positive(-abs(x))
-        log_sum = log1p_unit(t)
-        loss = positive * softplus(-x, log_sum) + negative * softplus(x, log_sum)
-        return loss, negative * sigmoid(x, t) - positive * sigmoid(-x, t)
+        # The sign of a logit says which of the two factors belongs to the larger softplus and sigmoid.
+        size = abs(x)
+        t = exp_non_positive(-size)
+        larger, smaller = (negative, positive) if x >= _F(0.0) else (positive, negative)
+        slope = (larger - smaller * t) / (_F(1.0) + t)
+        return larger * size + (positive + negative) * log1p_unit(t), slope if x >= _F(0.0) else -slope
 
     def with_gamma(x: Any, gamma: Any, positive: Any, negative: Any) -> Any:
         t = exp_non_positive(-abs(x))
@@ -150,8 +148,8 @@ def _overload_nll(x: Any, gamma: Any, positive: Any, negative: Any) -> Any:
 @elementwise
 def _factors(target: Any, weight: Any, smoothing: Any, by_pos: Any, by_neg: Any) -> Any:
     """What the nll of an element is multiplied with, as a positive and as a negative."""
-    smoothed = target + smoothing * (_F(0.5) - target)
-    return weight * smoothed * by_pos, weight * (_F(1.0) - smoothed) * by_neg
+    smoothed = weight * (target + smoothing * (_F(0.5) - target))
+    return smoothed * by_pos, (weight - smoothed) * by_neg
 
 
 @elementwise
@@ -166,12 +164,17 @@ def _of_known(
 ) -> Any:
     """Writes the gradient of a tile of labels as they are; returns its loss."""
     total = _F(0.0)
-    for i in range(x.size):
-        target, weight = _known(label[i], policy[i])
-        positive, negative = _factors(target, weight, smoothing, by_pos[i], by_neg[i])
-        loss, slope = _nll(_kept(x[i], weight), gamma, positive, negative)
-        total += loss
-        gradient[i] = slope
+    for start in range(0, x.size, PIECE):
+        prefetch(x, start)
+        prefetch(label, start)
+        logits, labels, policies = piece(x, start), piece(label, start), piece(policy, start)
+        pos, neg, slopes = piece(by_pos, start), piece(by_neg, start), piece(gradient, start)
+        for i in range(logits.size):
+            target, weight = _known(labels[i], policies[i])
+            positive, negative = _factors(target, weight, smoothing, pos[i], neg[i])
+            loss, slope = _nll(_kept(logits[i], weight), gamma, positive, negative)
+            total += loss
+            slopes[i] = slope
     return total
 
 
@@ -181,11 +184,15 @@ def _of_weighted(
 ) -> Any:
     """As `_of_known`, of targets with weights."""
     total = _F(0.0)
-    for i in range(x.size):
-        positive, negative = _factors(target[i], weight[i], smoothing, by_pos[i], by_neg[i])
-        loss, slope = _nll(_kept(x[i], weight[i]), gamma, positive, negative)
-        total += loss
-        gradient[i] = slope
+    for start in range(0, x.size, PIECE):
+        prefetch(x, start)
+        logits, targets, weights = piece(x, start), piece(target, start), piece(weight, start)
+        pos, neg, slopes = piece(by_pos, start), piece(by_neg, start), piece(gradient, start)
+        for i in range(logits.size):
+            positive, negative = _factors(targets[i], weights[i], smoothing, pos[i], neg[i])
+            loss, slope = _nll(_kept(logits[i], weights[i]), gamma, positive, negative)
+            total += loss
+            slopes[i] = slope
     return total
 
 
@@ -212,16 +219,10 @@ def _differentiate(job: Any, item: int, by: Any) -> float:
         pos, neg = by_pos[:size], by_neg[:size]
         if is_plain:
             label = flat(target.values.address, F32, row * classes, size)
-            for first in range(0, size, _PIECE):
-                last = min(first + _PIECE, size)
-                prefetch(input.address, row * classes + first + _AHEAD, _PIECE)
-                prefetch(target.values.address, row * classes + first + _AHEAD, _PIECE)
-                elements = x[first:last], label[first:last], policy[first:last]
-                factors_and_result = pos[first:last], neg[first:last], dx[first:last]
-                if gamma == _F(0.0):
-                    loss += _of_known(*elements, smoothing, None, *factors_and_result)
-                else:
-                    loss += _of_known(*elements, smoothing, gamma, *factors_and_result)
+            if gamma == _F(0.0):
+                loss += _of_known(x, label, policy[:size], smoothing, None, pos, neg, dx)
+            else:
+                loss += _of_known(x, label, policy[:size], smoothing, gamma, pos, neg, dx)
         else:
             load_target(g[:size], w[:size], target, mask, policy[:size], classes, 0, row)
             if gamma == _F(0.0):
