@@ -12,7 +12,7 @@ namespace {
 // Scores below which another thread costs more than it saves.
 constexpr int64_t kScoresPerThread = int64_t{1} << 15;
 // Scores encoded at a time; their rows, columns and cells stay in the L1 cache.
-constexpr int64_t kBlock = 1024;
+constexpr int64_t kBlock = 512;
 // A private counter has 32 bits.
 constexpr int64_t kScoresPerFlush = int64_t{1} << 31;
 // An increment waits for the store of the one before it: neighbours that may be equal, because they belong to

@@ -96,7 +96,9 @@ class RegionLoss(ConfiguredLoss):
 
     def terms(self, input: Tensor, target: Tensor) -> list[Term]:
         """The terms of the loss for operands of this kind."""
-        options, own = self._split()
+        return self._terms(input, target, *self._split())
+
+    def _terms(self, input: Tensor, target: Tensor, options: Options, own: dict[str, Any]) -> list[Term]:
         operands = (input, target) if self._needs_target else (input,)
         return self._make_terms(*operands, options, **own)
 
@@ -104,5 +106,6 @@ class RegionLoss(ConfiguredLoss):
         self, input: Tensor, target: Tensor, mask: Tensor | None = None, hard_counts: Tensor | None = None
     ) -> Tensor:
         """The loss of these logits; adds the counts of the hard prediction to `hard_counts`, int64 (C, 4), if given."""
-        options = changed(self.options(), hard_counts=hard_counts)
-        return evaluate(self.terms(input, target), input, target, mask, options)
+        options, own = self._split()
+        terms = self._terms(input, target, options, own)
+        return evaluate(terms, input, target, mask, changed(options, hard_counts=hard_counts))

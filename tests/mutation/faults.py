@@ -164,8 +164,8 @@ FAULTS = (
     Fault(
         "swapped",
         _STEP,
-        "_factors(target, weight, smoothing, by_pos[i], by_neg[i])",
-        "_factors(target, weight, smoothing, by_neg[i], by_pos[i])",
+        "_factors(target, weight, smoothing, pos[i], neg[i])",
+        "_factors(target, weight, smoothing, neg[i], pos[i])",
         ("tests/test_multitask.py",),
     ),
     Fault("dropped poison", _TILES, "poison = np.nan if wrong > 0.0 else 0.0", "poison = 0.0", _NUMBA),

@@ -25,6 +25,14 @@ def sigmoid(x: Any, t: Any) -> Any:
 
 
 @elementwise
+def sigmoids(x: Any, t: Any) -> Any:
+    """The sigmoids of x and of -x, with one comparison."""
+    larger = _F(1.0) / (_F(1.0) + t)
+    smaller = t * larger
+    return (larger, smaller) if x >= _F(0.0) else (smaller, larger)
+
+
+@elementwise
 def softplus(x: Any, log_sum: Any) -> Any:
     """log(1 + exp(x)) from log(1 + t): -log p is the softplus of -x, and -log(1 - p) that of x."""
     return max(x, _F(0.0)) + log_sum
@@ -52,9 +60,9 @@ def focal(x: Any, t: Any, gamma: Any) -> Any:
 
     Those of -x are `p^gamma (-log(1 - p))` and its derivative by -x. For gamma see `power`.
     """
-    log_sum, other = log1p_unit(t), sigmoid(-x, t)
+    log_sum, (p, other) = log1p_unit(t), sigmoids(x, t)
     factor, minus_log = power(other, softplus(x, log_sum), gamma), softplus(-x, log_sum)
-    return factor * minus_log, -factor * (_F(gamma) * sigmoid(x, t) * minus_log + other)
+    return factor * minus_log, -factor * (_F(gamma) * p * minus_log + other)
 
 
 @elementwise

@@ -12,7 +12,7 @@ import torch
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from torch import Tensor
 
 from .compilation import compiled
@@ -22,9 +22,6 @@ F32, F64, I32 = np.empty(0, np.float32), np.empty(0, np.float64), np.empty(0, np
 
 # Bytes of a line of the cache.
 _LINE = 64
-# Elements asked for at a time, and how far ahead of them.
-PIECE = 128
-_AHEAD = 1024
 
 # From here on an allocation is fresh memory from the system, and its page faults cost more than the kernel.
 _LARGE = 32 << 20
@@ -71,31 +68,15 @@ def _prefetch(_context: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-def piece(tile: Any, start: int) -> Any:
-    """The elements of a tile that a loop goes over between two requests for memory; None of None."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(piece, inline="always")
-def _overload_piece(tile: Any, start: int) -> Any:
-    def none(tile: Any, start: int) -> Any:
-        return None
-
-    def some(tile: Any, start: int) -> Any:
-        return tile[start : min(start + PIECE, tile.size)]
-
-    return none if isinstance(tile, types.NoneType) else some
-
-
 @compiled
-def prefetch(tile: Any, start: int) -> None:
-    """Asks for the elements of a memory that are read `_AHEAD` of the piece from `start` on, in its tile or the next.
+def prefetch(tile: Any, start: int, size: int) -> None:
+    """Asks for float32 elements that are read next, from `start` on, which may lie behind the tile.
 
-    A processor looks ahead by itself, but not into another page. It holds some tens of such requests, and waits where
-    one more is made: so a loop over a tile asks for a piece at a time.
+    A processor looks ahead by itself, but not into another page. It helps a loop that reads one stretch of memory or
+    two, and is in the way of one that reads many.
     """
-    first = np.int64(tile.ctypes.data) + (start + _AHEAD) * F32.itemsize
-    for line in range(first, first + PIECE * F32.itemsize, _LINE):
+    first = np.int64(tile.ctypes.data) + start * F32.itemsize
+    for line in range(first, first + size * F32.itemsize, _LINE):
         _prefetch(line)
 
 

@@ -18,13 +18,13 @@ from ...contract import (
     TP_SQ,
     WEIGHT,
 )
-from .binary import focal_nll, focal_slope, sigmoid, softplus
+from .binary import focal_nll, focal_slope, sigmoid, sigmoids, softplus
 from .compilation import compiled, elementwise, reduction
 from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SIGMOID, SOFT, VOXELS, exponents, gradient_of_sums, partial_sums
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import PIECE, copy, in_place, piece, prefetch
+from .memory import copy, in_place, prefetch
 from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     TILE,
@@ -72,24 +72,21 @@ def _add_sigmoid(x: Any, target: Any, weight: Any, sums: Any) -> None:
 def _add_sigmoid_and_nll(x: Any, target: Any, weight: Any, smoothing: Any, sums: Any) -> None:
     """Adds the statistics of a tile of logits."""
     tp = pred = pred_sq = target_sum = target_sq = nll_pos = nll_neg = total = _F(0.0)
-    for start in range(0, x.size, PIECE):
-        prefetch(x, start)
-        logits, targets, weights = piece(x, start), piece(target, start), piece(weight, start)
-        for i in range(logits.size):
-            t = exp_non_positive(-abs(logits[i]))
-            p = sigmoid(logits[i], t)
-            log_sum = log1p_unit(t)
-            w = at(weights, i)
-            wp, wg = w * p, w * targets[i]
-            tp += wp * targets[i]
-            pred += wp
-            pred_sq += wp * p
-            target_sum += wg
-            target_sq += wg * targets[i]
-            total += w
-            smoothed = wg + smoothing * (_F(0.5) * w - wg)
-            nll_pos += smoothed * softplus(-logits[i], log_sum)
-            nll_neg += (w - smoothed) * softplus(logits[i], log_sum)
+    for i in range(x.size):
+        t = exp_non_positive(-abs(x[i]))
+        p = sigmoid(x[i], t)
+        log_sum = log1p_unit(t)
+        w = at(weight, i)
+        wp, wg = w * p, w * target[i]
+        tp += wp * target[i]
+        pred += wp
+        pred_sq += wp * p
+        target_sum += wg
+        target_sq += wg * target[i]
+        total += w
+        smoothed = wg + smoothing * (_F(0.5) * w - wg)
+        nll_pos += smoothed * softplus(-x[i], log_sum)
+        nll_neg += (w - smoothed) * softplus(x[i], log_sum)
     sums[TP] += tp
     sums[PRED] += pred
     sums[PRED_SQ] += pred_sq
@@ -145,18 +142,13 @@ def _probabilities(x: Any, p: Any) -> None:
 def _sigmoid_gradient(x: Any, target: Any, weight: Any, smoothing: Any, by: Any, gradient: Any) -> None:
     """`w { p (1-p) (a_tp g + a_pred + 2 a_sq p) + a_pos s (p-1) + a_neg (1-s) p }` of a tile."""
     by_tp, by_pred, by_sq, by_pos, by_neg = by[TP], by[PRED], _F(2.0) * by[PRED_SQ], by[NLL_POS], by[NLL_NEG]
-    for start in range(0, x.size, PIECE):
-        prefetch(x, start)
-        logits, targets = piece(x, start), piece(target, start)
-        weights, slopes = piece(weight, start), piece(gradient, start)
-        for i in range(logits.size):
-            t = exp_non_positive(-abs(logits[i]))
-            p = sigmoid(logits[i], t)
-            q = sigmoid(-logits[i], t)
-            g = targets[i]
-            smoothed = g + smoothing * (_F(0.5) - g)
-            region = p * q * (by_tp * g + by_pred + by_sq * p)
-            slopes[i] = at(weights, i) * (region - by_pos * smoothed * q + by_neg * (_F(1.0) - smoothed) * p)
+    for i in range(x.size):
+        t = exp_non_positive(-abs(x[i]))
+        p, q = sigmoids(x[i], t)
+        g = target[i]
+        smoothed = g + smoothing * (_F(0.5) - g)
+        region = p * q * (by_tp * g + by_pred + by_sq * p)
+        gradient[i] = at(weight, i) * (region - by_pos * smoothed * q + by_neg * (_F(1.0) - smoothed) * p)
 
 
 @elementwise
@@ -165,10 +157,10 @@ def _focal_gradient(x: Any, target: Any, weight: Any, smoothing: Any, gamma: Any
     by_tp, by_pred, by_sq, by_pos, by_neg = by[TP], by[PRED], _F(2.0) * by[PRED_SQ], by[NLL_POS], by[NLL_NEG]
     for i in range(x.size):
         t = exp_non_positive(-abs(x[i]))
-        p = sigmoid(x[i], t)
+        p, q = sigmoids(x[i], t)
         g = target[i]
         smoothed = g + smoothing * (_F(0.5) - g)
-        region = p * sigmoid(-x[i], t) * (by_tp * g + by_pred + by_sq * p)
+        region = p * q * (by_tp * g + by_pred + by_sq * p)
         nll = by_pos * smoothed * focal_slope(x[i], t, gamma)
         nll -= by_neg * (_F(1.0) - smoothed) * focal_slope(-x[i], t, gamma)
         gradient[i] = at(weight, i) * (region + nll)
@@ -189,9 +181,8 @@ def _add_soft_gradient(x: Any, target: Any, weight: Any, is_sigmoid: bool, by: A
     if is_sigmoid:
         for i in range(x.size):
             t = exp_non_positive(-abs(x[i]))
-            p = sigmoid(x[i], t)
-            slope = p * sigmoid(-x[i], t)
-            gradient[i] += at(weight, i) * slope * soft_slope(p, target[i], by_tp_sq, by_difference)
+            p, q = sigmoids(x[i], t)
+            gradient[i] += at(weight, i) * p * q * soft_slope(p, target[i], by_tp_sq, by_difference)
     else:
         for i in range(x.size):
             gradient[i] += at(weight, i) * soft_slope(x[i], target[i], by_tp_sq, by_difference)
@@ -218,7 +209,9 @@ def _load(
 def _load_unweighted(x: Any, g: Any, labels: Any, input: Any, target: Any, classes: int, n: int, c: int, v: int) -> Any:
     """The tiles of logits and target, memory itself where it can be, and labels out of range."""
     invalid = _F(0.0)
-    if not in_place(input.converter, input.voxel):
+    if in_place(input.converter, input.voxel):
+        prefetch(tile_of(x, input, n, c, v), x.size, x.size)
+    else:
         load_view(x, input, n, c, v)
     if not target.dense:
         invalid = _F(load_labels(labels, g, target, classes, n, v))

@@ -39,11 +39,15 @@ from .job import (
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import F32, PIECE, flat, piece, prefetch
+from .memory import F32, flat, prefetch
 from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of a tile: each of its sides, the values of the classes over and over, is to stay in the first-level cache.
 _TILE = 2048
+# Elements between two requests for those that come so much later: a processor holds some tens of lines that it waits
+# for, and stands still where more are asked for at once.
+_PIECE = 128
+_AHEAD = 1024
 # A tile of a multiple of so many rows leaves nothing over after the last vectors.
 _ROWS = 32
 
@@ -158,17 +162,22 @@ def _kept(x: Any, weight: Any) -> Any:
     return x if weight != _F(0.0) else _F(0.0)
 
 
+@compiled
+def _piece(tile: Any, start: int) -> Any:
+    return tile[start : min(start + _PIECE, tile.size)]
+
+
 @reduction
 def _of_known(
     x: Any, label: Any, policy: Any, smoothing: Any, gamma: Any, by_pos: Any, by_neg: Any, gradient: Any
 ) -> Any:
     """Writes the gradient of a tile of labels as they are; returns its loss."""
     total = _F(0.0)
-    for start in range(0, x.size, PIECE):
-        prefetch(x, start)
-        prefetch(label, start)
-        logits, labels, policies = piece(x, start), piece(label, start), piece(policy, start)
-        pos, neg, slopes = piece(by_pos, start), piece(by_neg, start), piece(gradient, start)
+    for start in range(0, x.size, _PIECE):
+        prefetch(x, start + _AHEAD, _PIECE)
+        prefetch(label, start + _AHEAD, _PIECE)
+        logits, labels, policies = _piece(x, start), _piece(label, start), _piece(policy, start)
+        pos, neg, slopes = _piece(by_pos, start), _piece(by_neg, start), _piece(gradient, start)
         for i in range(logits.size):
             target, weight = _known(labels[i], policies[i])
             positive, negative = _factors(target, weight, smoothing, pos[i], neg[i])
@@ -184,10 +193,10 @@ def _of_weighted(
 ) -> Any:
     """As `_of_known`, of targets with weights."""
     total = _F(0.0)
-    for start in range(0, x.size, PIECE):
-        prefetch(x, start)
-        logits, targets, weights = piece(x, start), piece(target, start), piece(weight, start)
-        pos, neg, slopes = piece(by_pos, start), piece(by_neg, start), piece(gradient, start)
+    for start in range(0, x.size, _PIECE):
+        prefetch(x, start + _AHEAD, _PIECE)
+        logits, targets, weights = _piece(x, start), _piece(target, start), _piece(weight, start)
+        pos, neg, slopes = _piece(by_pos, start), _piece(by_neg, start), _piece(gradient, start)
         for i in range(logits.size):
             positive, negative = _factors(targets[i], weights[i], smoothing, pos[i], neg[i])
             loss, slope = _nll(_kept(logits[i], weights[i]), gamma, positive, negative)
