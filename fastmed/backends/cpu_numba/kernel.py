@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import carray, cfunc, types
 from numba.extending import intrinsic
 
 from . import threads
 from .compilation import compiled
-from .job import SIZE
+from .job import NEXT, ROWS, SIZE, SUMS
+from .memory import call
 
 _POINTER = types.CPointer(types.int64)
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class Kernel:
@@ -31,12 +31,27 @@ class Kernel:
         return cfunc(types.void(_POINTER), cache=True, error_model="numpy")(self._function)
 
     @functools.cached_property
+    def address(self) -> int:
+        """Where the code is, for compiled code."""
+        return int(self._code.address)
+
+    @functools.cached_property
     def _entry(self) -> Any:
-        return _ENTRY(self._code.address)
+        return threads.ENTRY(self.address)
 
     def __call__(self, job: Any, number_of_threads: int) -> None:
         """Runs until all items of a job are done."""
         threads.run(self._entry, job.ctypes.data, number_of_threads)
+
+
+@compiled
+def run(kernel: int, job: Any, operand: Any, team: int, number: int) -> None:
+    """What calling a `Kernel` does, from compiled code: it is at an address, as is `threads.team`.
+
+    The operand is what the job has as `SUMS`; the caller's reference to it outlives the kernel.
+    """
+    job[NEXT], job[SUMS], job[ROWS] = 0, operand.ctypes.data, len(operand)
+    call(team, (kernel, np.int64(job.ctypes.data), number, np.int64(0)))
 
 
 @intrinsic

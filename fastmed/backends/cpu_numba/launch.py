@@ -16,7 +16,7 @@ from torch import Tensor
 from ...contract import BASIC, RegionInput
 from . import channels_last, few_classes, label_map, pointwise, softmax, step, threads
 from .conversion import label_reader, reader, writer
-from .job import COUNTS, GRADIENT, INPUT, INVALID, LOSSES, MASK, ROWS, SUMS, TARGET, UNCERTAIN
+from .job import GRADIENT, INPUT, INVALID, MASK, ROWS, SUMS, TARGET, UNCERTAIN
 from .tiles import TILE, TILES_PER_CHUNK
 
 _Operand = tuple[tuple[int, ...], tuple[int, ...], torch.dtype] | None
@@ -170,15 +170,7 @@ def step_of_table(operands: RegionInput, loss: tuple[Any, ...], gradient: Tensor
     """Writes the gradient of the input; returns the loss and the number of targets out of range."""
     plan = _plan_of(operands, flags, gradient)
     number = threads.count(plan.elements)
-    if number == 1:
-        value, invalid = step.in_one_call(plan.job, _addresses(operands, gradient), *loss)
-        return value, invalid
-    _, classes, chunks, _ = plan.partials
-    counts, factors = np.empty((chunks, COUNTS, classes)), np.empty((2, classes), np.float32)
-    step.count(_job(plan, operands, gradient, counts), number)
-    invalid, losses = step.combine(counts, *loss, factors), np.empty(chunks)
-    job = _job(plan, operands, gradient, factors)
-    job[LOSSES] = losses.ctypes.data
-    step.differentiate(job, number)
-    # In order, as one thread adds them up: the bits are not to depend on the number of threads.
-    return losses.cumsum()[-1], invalid
+    # Those that are not needed are not compiled.
+    kernels, team = ((0, 0), 0) if number == 1 else (step.addresses(), threads.team_address())
+    value, invalid = step.in_one_call(plan.job, _addresses(operands, gradient), *loss, kernels, team, number)
+    return value, invalid

@@ -24,6 +24,7 @@ from .job import (
     GRADIENT,
     INPUT,
     ITEMS,
+    LOSSES,
     MASK,
     OUTSIDE,
     TARGET,
@@ -38,7 +39,7 @@ from .job import (
 )
 from .job import gradient as job_gradient
 from .job import operands as job_operands
-from .kernel import Kernel, read, take
+from .kernel import Kernel, read, run, take
 from .memory import F32, flat, prefetch
 from .vector_math import exp_non_positive, log1p_unit
 
@@ -261,6 +262,11 @@ def differentiate(pointer: Any) -> None:
         item = take(pointer)
 
 
+def addresses() -> tuple[int, int]:
+    """Of the two kernels, for compiled code."""
+    return count.address, differentiate.address
+
+
 @compiled
 def combine(counted: Any, loss: Any, positive: Any, negative: Any, by: Any) -> int:
     """Writes the factors (2, C) by the counts, NaN if targets are out of range; returns how many are."""
@@ -276,14 +282,30 @@ def combine(counted: Any, loss: Any, positive: Any, negative: Any, by: Any) -> i
 
 
 @compiled
-def in_one_call(plan: Any, addresses: Any, loss: Any, positive: Any, negative: Any) -> Any:
-    """Loss and targets out of range of a small table, for which the way to a second kernel would be dear."""
+def in_one_call(
+    plan: Any, addresses: Any, loss: Any, positive: Any, negative: Any, kernels: Any, team: int, number: int
+) -> Any:
+    """Loss and targets out of range; on several threads by the kernels of this module at their addresses.
+
+    A batch takes no longer than the way from Python to a kernel and back.
+    """
     job = plan.copy()
     job[INPUT], job[TARGET], job[MASK], job[UNCERTAIN], job[GRADIENT] = addresses
     counted, by = np.empty((job[CHUNKS], COUNTS, job[CLASSES])), np.empty((2, job[CLASSES]), np.float32)
-    for item in range(job[ITEMS]):
-        _count(job, item, counted)
-    invalid, value = combine(counted, loss, positive, negative, by), 0.0
-    for item in range(job[ITEMS]):
-        value += _differentiate(job, item, by)
+    of_chunks, value = np.empty(job[CHUNKS]), 0.0
+    job[LOSSES] = of_chunks.ctypes.data
+    if number == 1:
+        for item in range(job[ITEMS]):
+            _count(job, item, counted)
+    else:
+        run(kernels[0], job, counted, team, number)
+    invalid = combine(counted, loss, positive, negative, by)
+    if number == 1:
+        for item in range(job[ITEMS]):
+            of_chunks[item] = _differentiate(job, item, by)
+    else:
+        run(kernels[1], job, by, team, number)
+    # In order, so that the bits do not depend on the number of threads.
+    for of_chunk in of_chunks:
+        value += of_chunk
     return value, invalid

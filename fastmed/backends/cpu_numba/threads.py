@@ -19,6 +19,9 @@ from .. import fork
 # Below this many elements of the input the hand-over to other threads costs more than it saves.
 SERIAL_BELOW = 1 << 16
 
+# What a thread is given to do.
+ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
 
 @functools.cache
 def _openmp() -> Any:
@@ -36,16 +39,34 @@ def count(elements: int) -> int:
     return 1 if elements < SERIAL_BELOW or fork.happened() else torch.get_num_threads()
 
 
+def _start_plain_threads(entry: int, argument: int, number: int, _flags: int) -> None:
+    function = ENTRY(entry)
+    others = [threading.Thread(target=function, args=(argument,)) for _ in range(number - 1)]
+    for other in others:
+        other.start()
+    function(argument)
+    for other in others:
+        other.join()
+
+
+_plain_threads = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(
+    _start_plain_threads
+)
+
+
+def team() -> Any:
+    """A C function that calls another with an argument on a number of threads; the last of its arguments is 0."""
+    return _openmp() or _plain_threads
+
+
+def team_address() -> int:
+    """Where it is, for compiled code."""
+    return ctypes.cast(team(), ctypes.c_void_p).value or 0
+
+
 def run(entry: Any, argument: int, number: int) -> None:
     """Calls a C function on a number of threads, the calling one among them, and waits until all have returned."""
     if number == 1:
         entry(argument)
-    elif (openmp := _openmp()) is not None:
-        openmp(entry, argument, number, 0)
     else:
-        others = [threading.Thread(target=entry, args=(argument,)) for _ in range(number - 1)]
-        for other in others:
-            other.start()
-        entry(argument)
-        for other in others:
-            other.join()
+        team()(entry, argument, number, 0)
