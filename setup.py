@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
@@ -83,7 +84,7 @@ class BuildNative(build_ext):
 native = Pybind11Extension(
     "fastmed._native",
     ["csrc/bindings.cpp", "csrc/confusion_cpu.cpp", "csrc/histogram_cpu.cpp"],
-    depends=[*CUDA_SOURCES, *(f"csrc/{name}.hpp" for name in ("confusion", "histogram", "operand", "parallel"))],
+    depends=[*CUDA_SOURCES, *sorted(glob("csrc/*.hpp"))],
     # Loops with comparisons become vector instructions only if nobody asks for floating-point exceptions; and without
     # fused multiply-add a score falls into the same bin on every processor.
     extra_compile_args=["-O3", "-fno-trapping-math", "-ffp-contract=off", "-pthread"],

@@ -4,6 +4,7 @@
 
 #include "confusion.hpp"
 #include "parallel.hpp"
+#include "prefetch.hpp"
 
 namespace fastmed {
 namespace {
@@ -18,6 +19,9 @@ constexpr int64_t kScoresPerStridedBlock = 8192;
 constexpr int64_t kMinStridedBlock = 16;
 // Classes whose scores are compared before the winner is written down.
 constexpr int kClassesPerStep = 4;
+// Voxels between two requests for the scores of those that come so much later, of each of these classes.
+constexpr int64_t kPiece = 64;
+constexpr int64_t kAhead = 512;
 // A private counter has 32 bits.
 constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 // Neighbours mostly fall into one cell, and an increment waits for the store of the one before it:
@@ -120,19 +124,23 @@ void compare_classes(const Score* scores, int64_t stride_c, int64_t count, int64
     // As wide as the scores, so that one mask chooses both.
     using Class = std::conditional_t<sizeof(Value) == 8, int64_t, int32_t>;
     vectorised([=]() FASTMED_LOOP {
+        for (int64_t start = 0; start < count; start += kPiece) {
+            for (int k = 0; k < width; ++k) prefetch(scores + k * stride_c + start + kAhead, kPiece);
+            const int64_t stop = std::min(start + kPiece, count);
 // Scores and buffers never overlap.
 #pragma GCC ivdep
-        for (int64_t i = 0; i < count; ++i) {
-            Value top = first ? -std::numeric_limits<Value>::infinity() : best[i];
-            Class winner = first ? Class{0} : static_cast<Class>(codes[i]);
-            for (int k = 0; k < width; ++k) {
-                const Value score = comparable(scores[k * stride_c + i]);
-                const Class better = -Class{takes_over(score, top)};
-                top = select(better, score, top);
-                winner = select(better, static_cast<Class>(first_class + k), winner);
+            for (int64_t i = start; i < stop; ++i) {
+                Value top = first ? -std::numeric_limits<Value>::infinity() : best[i];
+                Class winner = first ? Class{0} : static_cast<Class>(codes[i]);
+                for (int k = 0; k < width; ++k) {
+                    const Value score = comparable(scores[k * stride_c + i]);
+                    const Class better = -Class{takes_over(score, top)};
+                    top = select(better, score, top);
+                    winner = select(better, static_cast<Class>(first_class + k), winner);
+                }
+                best[i] = top;
+                codes[i] = static_cast<Code>(winner);
             }
-            best[i] = top;
-            codes[i] = static_cast<Code>(winner);
         }
     });
 }

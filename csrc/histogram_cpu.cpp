@@ -5,6 +5,7 @@
 
 #include "histogram.hpp"
 #include "parallel.hpp"
+#include "prefetch.hpp"
 
 namespace fastmed {
 namespace {
@@ -35,16 +36,6 @@ const Element* packed(const Element* data, Rectangle size, int64_t stride_row, i
     for (int64_t row = 0; row < size.rows; ++row, data += stride_row)
         for (int64_t column = 0; column < size.columns; ++column) *out++ = data[column * stride_column];
     return buffer;
-}
-
-// Asks for elements that are read next: a processor looks ahead by itself, but not into another page, which a
-// block of scores fills.
-template <class Element>
-void prefetch(const Element* data, int64_t count) {
-#if defined(__GNUC__)
-    constexpr int64_t kElementsPerLine = 64 / sizeof(Element);
-    for (int64_t i = 0; i < count; i += kElementsPerLine) __builtin_prefetch(data + i);
-#endif
 }
 
 template <Transform transform>
