@@ -36,7 +36,7 @@ from fastmed.backends.cpu_numba import (
 from fastmed.backends.cpu_numba.compilation import elementwise
 from fastmed.backends.cpu_numba.vector_math import exp_non_positive, log1p_unit, log_positive
 from fastmed.contract import STATISTICS
-from fastmed.functional import region_sums
+from fastmed.functional import multitask_bce_loss, region_sums
 
 
 @elementwise
@@ -228,6 +228,15 @@ def test_without_openmp_plain_threads_do_the_same(monkeypatch: pytest.MonkeyPatc
     expected = compute()
     monkeypatch.setattr(threads, "_openmp", lambda: None)
     assert torch.equal(expected, compute())
+
+
+def test_without_openmp_a_table_takes_plain_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its step starts them from compiled code."""
+    logits, target = torch.randn(4096, 20, requires_grad=True), (torch.rand(4096, 20) < 0.1).float()
+    (expected,) = torch.autograd.grad(multitask_bce_loss(logits, target, backend="numba"), logits)
+    monkeypatch.setattr(threads, "_openmp", lambda: None)
+    (gradient,) = torch.autograd.grad(multitask_bce_loss(logits, target, backend="numba"), logits)
+    assert torch.equal(expected, gradient)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere PyTorch may bring another OpenMP")
