@@ -18,18 +18,17 @@ _F = np.float32
 
 
 @elementwise
-def sigmoid(x: Any, t: Any) -> Any:
-    """The sigmoid p of x; that of -x is 1 - p without cancellation."""
-    reciprocal = _F(1.0) / (_F(1.0) + t)
-    return reciprocal if x >= _F(0.0) else t * reciprocal
-
-
-@elementwise
 def sigmoids(x: Any, t: Any) -> Any:
-    """The sigmoids of x and of -x, with one comparison."""
+    """The sigmoids p of x and 1 - p of -x, without cancellation and with one comparison."""
     larger = _F(1.0) / (_F(1.0) + t)
     smaller = t * larger
     return (larger, smaller) if x >= _F(0.0) else (smaller, larger)
+
+
+@elementwise
+def sigmoid(x: Any, t: Any) -> Any:
+    """The sigmoid p of x alone."""
+    return sigmoids(x, t)[0]
 
 
 @elementwise
