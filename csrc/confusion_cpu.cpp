@@ -28,10 +28,14 @@ constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 // consecutive voxels go to different copies of the table, unless it is large.
 constexpr int64_t kCopies = 4;
 constexpr int64_t kMaxCellsCopied = 1 << 16;
-// Two neighbours take one increment where a table has few cells: those of pairs of cells then fit the L1
-// cache, for so many voxels that to add them up by cell costs nothing.
-constexpr int64_t kMaxPairs = 1 << 13;
-constexpr int64_t kFewestVoxelsPaired = 1 << 14;
+// Where there are few cells, nothing is incremented: the voxels of each cell are found by comparison, of so
+// many cells at once, in vectors of so many voxels. A lane counts those of a block.
+constexpr int64_t kMaxCellsCompared = 42;
+constexpr int64_t kCellsCompared = 6;
+constexpr int64_t kLanes = 32;
+constexpr uint8_t kNoCell = std::numeric_limits<uint8_t>::max();
+static_assert(kBlock % kLanes == 0 && kBlock / kLanes <= std::numeric_limits<uint8_t>::max());
+static_assert(kMaxCellsCompared + kCellsCompared <= kNoCell);
 
 // Runs a loop, which must be an inlined lambda, in the widest vectors there are: wheels are built for any
 // x86-64, whose oldest vectors are half as wide and cannot compare 64-bit labels.
@@ -203,7 +207,7 @@ bool is_uniform(const Cell* cells) {
 }
 
 template <int64_t copies, class Cell>
-void tally(const Cell* cells, int64_t count, int64_t stride, uint32_t* table) {
+void increment(const Cell* cells, int64_t count, int64_t stride, uint32_t* table) {
     int64_t i = 0;
     for (; i + 16 <= count; i += 16) {
         if (is_uniform(cells + i)) {
@@ -215,21 +219,33 @@ void tally(const Cell* cells, int64_t count, int64_t stride, uint32_t* table) {
     for (; i < count; ++i) ++table[cells[i]];
 }
 
-// Counts neighbours as pairs of cells, in a table of `size` by `size`; the last of an odd number is left
-// over.
-void tally_pairs(const uint16_t* cells, int64_t count, int64_t size, uint32_t* table) {
-    uint32_t pairs[kBlock / 2];
-    uint32_t* const pair = pairs;
-    const int64_t number = count / 2;
-    const uint32_t factor = static_cast<uint32_t>(size);
+// `number` rounded up to a multiple of `step`.
+int64_t whole(int64_t number, int64_t step) { return (number + step - 1) / step * step; }
+
+// Adds the voxels of cells [first, last), whole steps of them, to the table. Returns how many they are.
+int64_t count_equal(const uint8_t* voxels, int64_t count, int64_t first, int64_t last, uint32_t* table) {
+    using Vector [[gnu::vector_size(kLanes)]] = uint8_t;
+    int64_t found = 0;
+    int64_t* const total = &found;
     vectorised([=]() FASTMED_LOOP {
-        for (int64_t i = 0; i < number; ++i) {
-            uint32_t both;
-            memcpy(&both, cells + 2 * i, sizeof(both));
-            pair[i] = (both & 0xffffu) * factor + (both >> 16);
+        for (int64_t cell = first; cell < last; cell += kCellsCompared) {
+            Vector counts[kCellsCompared] = {};
+            for (int64_t i = 0; i < count; i += kLanes) {
+                Vector some;
+                memcpy(&some, voxels + i, sizeof(some));
+                // Where a comparison holds it gives -1.
+                for (int64_t k = 0; k < kCellsCompared; ++k)
+                    counts[k] -= reinterpret_cast<Vector>(some == static_cast<uint8_t>(cell + k));
+            }
+            for (int64_t k = 0; k < kCellsCompared; ++k) {
+                uint32_t number = 0;
+                for (int64_t lane = 0; lane < kLanes; ++lane) number += counts[k][lane];
+                table[cell + k] += number;
+                *total += number;
+            }
         }
     });
-    tally<kCopies>(pair, number, size * size, table);
+    return found;
 }
 
 // The private tables of one thread, and its share of the work.
@@ -241,12 +257,12 @@ class Worker {
           classes_(problem.table_classes()),
           columns_(classes_ + 1),
           cells_((columns_ + 1) * columns_),
-          copies_(cells_ <= kMaxCellsCopied ? kCopies : 1),
+          copies_(is_compared() || cells_ > kMaxCellsCopied ? 1 : kCopies),
           block_(problem.kind == Input::kLabels || problem.input.stride_v == 1
                      ? kBlock
                      : std::clamp(kScoresPerStridedBlock / problem.classes, kMinStridedBlock, kBlock)),
-          table_(static_cast<size_t>(problem.tables() * cells_ * copies_)),
-          pairs_(static_cast<size_t>(is_paired() ? problem.tables() * cells_ * cells_ * kCopies : 0)) {}
+          // The last cells compared may lie beyond the table: none is there.
+          table_(static_cast<size_t>(problem.tables() * cells_ * copies_ + kCellsCompared)) {}
 
     // Counts voxels [first, last) of the batch, numbered sample by sample.
     void run(int64_t first, int64_t last) {
@@ -257,10 +273,12 @@ class Worker {
             sample_ = sample;
             const int64_t count =
                 std::min({last - first, problem_.voxels - begin, kVoxelsPerFlush - unflushed_});
-            if (copies_ == kCopies)
-                count_voxels<uint16_t, kCopies>(sample, begin, begin + count);
+            if (is_compared())
+                count_voxels<uint8_t>(sample, begin, begin + count);
+            else if (copies_ == kCopies)
+                count_voxels<uint16_t>(sample, begin, begin + count);
             else
-                count_voxels<uint32_t, 1>(sample, begin, begin + count);
+                count_voxels<uint32_t>(sample, begin, begin + count);
             first += count;
             unflushed_ += count;
         }
@@ -269,7 +287,6 @@ class Worker {
     // Adds the tables to the output, of the sample if samples are kept apart, and clears them.
     void flush() {
         const int64_t sample = problem_.pooled ? 0 : sample_;
-        add_up_pairs();
         const std::lock_guard<std::mutex> lock(mutex_);
         int64_t* counts = problem_.counts + sample * problem_.tables() * classes_ * classes_;
         const uint32_t* table = table_.data();
@@ -290,51 +307,41 @@ class Worker {
     }
 
   private:
-    template <class Cell, int64_t copies>
+    bool is_compared() const { return cells_ <= kMaxCellsCompared; }
+
+    template <class Cell>
     void count_voxels(int64_t sample, int64_t begin, int64_t end) {
         Cell rows[kBlock];
         Cell cells[kBlock];
         const Cell columns = static_cast<Cell>(columns_);
-        const bool paired = !pairs_.empty() && end - begin >= kFewestVoxelsPaired;
-        has_pairs_ |= paired;
         for (int64_t first = begin; first < end; first += block_) {
             const int64_t count = std::min(block_, end - first);
             uint32_t* table = table_.data();
-            for (int64_t channel = 0; channel < problem_.tables(); ++channel, table += cells_ * copies) {
+            for (int64_t channel = 0; channel < problem_.tables(); ++channel, table += cells_ * copies_) {
                 const Run run{sample, channel, first, count};
                 encode_rows(run, rows);
                 encode_columns(run, cells);
                 locate(rows, columns, count, cells);
-                if constexpr (copies == kCopies)
-                    if (paired) {
-                        tally_pairs(cells, count, cells_,
-                                    pairs_.data() + channel * cells_ * cells_ * kCopies);
-                        if (count % 2) ++table[cells[count - 1]];
-                        continue;
-                    }
-                tally<copies>(cells, count, cells_, table);
+                tally(cells, count, table);
             }
         }
     }
 
-    bool is_paired() const { return copies_ == kCopies && problem_.tables() * cells_ * cells_ <= kMaxPairs; }
+    void tally(uint8_t* cells, int64_t count, uint32_t* table) const {
+        const int64_t compared = whole(count, kLanes);
+        std::fill(cells + count, cells + compared, kNoCell);
+        // Those of classes come first, and mostly there are no others.
+        const int64_t of_classes = whole(classes_ * columns_, kCellsCompared);
+        if (count_equal(cells, compared, 0, of_classes, table) < count)
+            count_equal(cells, compared, of_classes, cells_, table);
+    }
 
-    // Adds the pairs to the table of their cells, and clears them.
-    void add_up_pairs() {
-        if (!has_pairs_) return;
-        for (int64_t channel = 0; channel < problem_.tables(); ++channel) {
-            uint32_t* table = table_.data() + channel * copies_ * cells_;
-            const uint32_t* pairs = pairs_.data() + channel * cells_ * cells_ * kCopies;
-            for (int64_t copy = 0; copy < kCopies; ++copy)
-                for (int64_t one = 0; one < cells_; ++one)
-                    for (int64_t other = 0; other < cells_; ++other) {
-                        const uint32_t count = *pairs++;
-                        table[one] += count;
-                        table[other] += count;
-                    }
-        }
-        std::fill(pairs_.begin(), pairs_.end(), 0);
-        has_pairs_ = false;
+    void tally(const uint16_t* cells, int64_t count, uint32_t* table) const {
+        increment<kCopies>(cells, count, cells_, table);
+    }
+
+    void tally(const uint32_t* cells, int64_t count, uint32_t* table) const {
+        increment<1>(cells, count, cells_, table);
     }
 
     template <class Code>
@@ -379,9 +386,7 @@ class Worker {
     int64_t block_;
     int64_t sample_ = 0;
     int64_t unflushed_ = 0;
-    bool has_pairs_ = false;
     std::vector<uint32_t> table_;
-    std::vector<uint32_t> pairs_;
 };
 
 }  // namespace

@@ -71,7 +71,7 @@ def test_dtypes(counting_backend: str, input_dtype: torch.dtype, target_dtype: t
     assert torch.equal(counts, expected(input, target, 4))
 
 
-@pytest.mark.parametrize("num_classes", [2, 4, 17, 254, 255, 256, 300, 1000])
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 6, 17, 254, 255, 256, 300, 1000])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int64], ids=name)
 def test_number_of_classes(counting_backend: str, num_classes: int, dtype: torch.dtype) -> None:
     input, target = (label_map((2, 41, 101), num_classes, dtype, seed) for seed in (1, 2))
@@ -223,7 +223,7 @@ def test_predictions_out_of_range_are_an_error(counting_backend: str) -> None:
         confusion_counts(torch.tensor([[0, 1, -1, 3]]), target, 4, backend=counting_backend)
 
 
-@pytest.mark.parametrize("num_classes", [2, 4, 200, 300])
+@pytest.mark.parametrize("num_classes", [2, 4, 5, 6, 200, 300])
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=name)
 def test_labels_out_of_range_are_left_out(counting_backend: str, dtype: torch.dtype, num_classes: int) -> None:
     limits = torch.iinfo(dtype)

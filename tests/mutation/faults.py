@@ -287,6 +287,20 @@ FAULTS = (
         "constexpr int64_t kVoxelsPerFlush = int64_t{1} << 33;",
         (COUNTS, "tests/test_limits.py"),
     ),
+    Fault(
+        "missing case",
+        _CONFUSION,
+        "            count_equal(cells, compared, of_classes, cells_, table);",
+        "            return;",
+        (COUNTS,),
+    ),
+    Fault(
+        "stale scratch",
+        _CONFUSION,
+        "std::fill(cells + count, cells + compared, kNoCell);",
+        "std::fill(cells + count, cells + count, kNoCell);",
+        (COUNTS,),
+    ),
     Fault("race", _CONFUSION, "        const std::lock_guard<std::mutex> lock(mutex_);\n", "", (SANITIZERS,)),
     Fault(
         "race", "csrc/histogram_cpu.cpp", "        const std::lock_guard<std::mutex> lock(mutex_);\n", "", (SANITIZERS,)
