@@ -18,7 +18,7 @@ constexpr int64_t kBlock = 2048;
 constexpr int64_t kScoresPerStridedBlock = 8192;
 constexpr int64_t kMinStridedBlock = 16;
 // Classes whose scores are compared before the winner is written down.
-constexpr int kClassesPerStep = 4;
+constexpr int64_t kClassesPerStep = 4;
 // Voxels between two requests for the scores of those that come so much later, of each of these classes.
 constexpr int64_t kPiece = 64;
 constexpr int64_t kAhead = 512;
@@ -28,14 +28,13 @@ constexpr int64_t kVoxelsPerFlush = int64_t{1} << 31;
 // consecutive voxels go to different copies of the table, unless it is large.
 constexpr int64_t kCopies = 4;
 constexpr int64_t kMaxCellsCopied = 1 << 16;
-// Where there are few cells, nothing is incremented: the voxels of each cell are found by comparison, of so
-// many cells at once, in vectors of so many voxels. A lane counts those of a block.
-constexpr int64_t kMaxCellsCompared = 42;
-constexpr int64_t kCellsCompared = 6;
+// Where there are few classes, nothing is incremented: the voxels of each cell are found by comparison, those
+// of a row of cells at once, in vectors of so many voxels. A lane counts those of a block.
+constexpr int64_t kMaxClassesCompared = 5;
 constexpr int64_t kLanes = 32;
 constexpr uint8_t kNoCell = std::numeric_limits<uint8_t>::max();
 static_assert(kBlock % kLanes == 0 && kBlock / kLanes <= std::numeric_limits<uint8_t>::max());
-static_assert(kMaxCellsCompared + kCellsCompared <= kNoCell);
+static_assert((kMaxClassesCompared + 2) * (kMaxClassesCompared + 1) <= kNoCell);
 
 // Runs a loop, which must be an inlined lambda, in the widest vectors there are: wheels are built for any
 // x86-64, whose oldest vectors are half as wide and cannot compare 64-bit labels.
@@ -64,6 +63,14 @@ void vectorised(const Loop& loop) {
     loop();
 }
 #endif
+
+// Calls `function` with a number from 1 to `most` as a constant.
+template <int64_t most, class Function>
+void with_constant(int64_t number, const Function& function) {
+    if constexpr (most > 1)
+        if (number < most) return with_constant<most - 1>(number, function);
+    function(std::integral_constant<int64_t, most>());
+}
 
 // Voxels [first, first + count) of a sample and channel.
 struct Run {
@@ -121,7 +128,7 @@ void encode_above(const Operand& input, const Run& run, double threshold, Code* 
 
 // The scores of `width` more classes from `first_class` on, `stride_c` apart: the winner so far of each voxel
 // and its score are read, unless these are the first classes, and written.
-template <int width, bool first, class Score, class Code>
+template <int64_t width, bool first, class Score, class Code>
 void compare_classes(const Score* scores, int64_t stride_c, int64_t count, int64_t first_class,
                      Comparable<Score>* best, Code* codes) {
     using Value = Comparable<Score>;
@@ -164,25 +171,12 @@ void encode_argmax(const Operand& input, const Score* scores, int64_t classes, i
             step = packed;
             stride_c = kBlock;
         }
-        const auto compare = [&](auto w) {
+        with_constant<kClassesPerStep>(width, [&](auto w) {
             if (first == 0)
                 compare_classes<w, true>(step, stride_c, count, first, best, codes);
             else
                 compare_classes<w, false>(step, stride_c, count, first, best, codes);
-        };
-        switch (width) {
-            case 1:
-                compare(std::integral_constant<int, 1>());
-                break;
-            case 2:
-                compare(std::integral_constant<int, 2>());
-                break;
-            case 3:
-                compare(std::integral_constant<int, 3>());
-                break;
-            default:
-                compare(std::integral_constant<int, kClassesPerStep>());
-        }
+        });
     }
 }
 
@@ -219,30 +213,26 @@ void increment(const Cell* cells, int64_t count, int64_t stride, uint32_t* table
     for (; i < count; ++i) ++table[cells[i]];
 }
 
-// `number` rounded up to a multiple of `step`.
-int64_t whole(int64_t number, int64_t step) { return (number + step - 1) / step * step; }
-
-// Adds the voxels of cells [first, last), whole steps of them, to the table. Returns how many they are.
-int64_t count_equal(const uint8_t* voxels, int64_t count, int64_t first, int64_t last, uint32_t* table) {
+// Adds the voxels of `width` cells, from `first` on, to the table. Returns how many they are.
+template <int64_t width>
+int64_t count_equal(const uint8_t* voxels, int64_t count, int64_t first, uint32_t* table) {
     using Vector [[gnu::vector_size(kLanes)]] = uint8_t;
     int64_t found = 0;
     int64_t* const total = &found;
     vectorised([=]() FASTMED_LOOP {
-        for (int64_t cell = first; cell < last; cell += kCellsCompared) {
-            Vector counts[kCellsCompared] = {};
-            for (int64_t i = 0; i < count; i += kLanes) {
-                Vector some;
-                memcpy(&some, voxels + i, sizeof(some));
-                // Where a comparison holds it gives -1.
-                for (int64_t k = 0; k < kCellsCompared; ++k)
-                    counts[k] -= reinterpret_cast<Vector>(some == static_cast<uint8_t>(cell + k));
-            }
-            for (int64_t k = 0; k < kCellsCompared; ++k) {
-                uint32_t number = 0;
-                for (int64_t lane = 0; lane < kLanes; ++lane) number += counts[k][lane];
-                table[cell + k] += number;
-                *total += number;
-            }
+        Vector counts[width] = {};
+        for (int64_t i = 0; i < count; i += kLanes) {
+            Vector some;
+            memcpy(&some, voxels + i, sizeof(some));
+            // Where a comparison holds it gives -1.
+            for (int64_t k = 0; k < width; ++k)
+                counts[k] -= reinterpret_cast<Vector>(some == static_cast<uint8_t>(first + k));
+        }
+        for (int64_t k = 0; k < width; ++k) {
+            uint32_t number = 0;
+            for (int64_t lane = 0; lane < kLanes; ++lane) number += counts[k][lane];
+            table[first + k] += number;
+            *total += number;
         }
     });
     return found;
@@ -261,8 +251,7 @@ class Worker {
           block_(problem.kind == Input::kLabels || problem.input.stride_v == 1
                      ? kBlock
                      : std::clamp(kScoresPerStridedBlock / problem.classes, kMinStridedBlock, kBlock)),
-          // The last cells compared may lie beyond the table: none is there.
-          table_(static_cast<size_t>(problem.tables() * cells_ * copies_ + kCellsCompared)) {}
+          table_(static_cast<size_t>(problem.tables() * cells_ * copies_)) {}
 
     // Counts voxels [first, last) of the batch, numbered sample by sample.
     void run(int64_t first, int64_t last) {
@@ -307,7 +296,7 @@ class Worker {
     }
 
   private:
-    bool is_compared() const { return cells_ <= kMaxCellsCompared; }
+    bool is_compared() const { return classes_ <= kMaxClassesCompared; }
 
     template <class Cell>
     void count_voxels(int64_t sample, int64_t begin, int64_t end) {
@@ -328,12 +317,20 @@ class Worker {
     }
 
     void tally(uint8_t* cells, int64_t count, uint32_t* table) const {
-        const int64_t compared = whole(count, kLanes);
-        std::fill(cells + count, cells + compared, kNoCell);
-        // Those of classes come first, and mostly there are no others.
-        const int64_t of_classes = whole(classes_ * columns_, kCellsCompared);
-        if (count_equal(cells, compared, 0, of_classes, table) < count)
-            count_equal(cells, compared, of_classes, cells_, table);
+        const int64_t padded = (count + kLanes - 1) / kLanes * kLanes;
+        std::fill(cells + count, cells + padded, kNoCell);
+        with_constant<kMaxClassesCompared>(classes_, [&](auto classes) {
+            constexpr int64_t kColumns = classes + 1;
+            int64_t counted = 0;
+            for (int64_t row = 0; row < classes; ++row)
+                counted += count_equal<classes>(cells, padded, row * kColumns, table);
+            // Mostly all labels are of classes.
+            if (counted == count) return;
+            for (int64_t row = 0; row < classes; ++row)
+                count_equal<1>(cells, padded, row * kColumns + classes, table);
+            for (int64_t row = classes; row < classes + 2; ++row)
+                count_equal<kColumns>(cells, padded, row * kColumns, table);
+        });
     }
 
     void tally(const uint16_t* cells, int64_t count, uint32_t* table) const {

@@ -209,12 +209,17 @@ def test_pooled_labels_out_of_range_are_an_error(counting_backend: str) -> None:
         confusion_counts(torch.zeros_like(target), target, 4, pool="batch", backend=counting_backend)
 
 
-@pytest.mark.parametrize("ignore_index", [None, 255])
-def test_labels_out_of_range_are_an_error(counting_backend: str, ignore_index: int | None) -> None:
-    target = torch.tensor([[0, 1, 7, 7, 255]])
-    wrong = 3 if ignore_index is None else 2
-    with pytest.raises(ValueError, match=rf"target: {wrong} labels are out of range, allowed are 0 to 3"):
-        confusion_counts(torch.zeros_like(target), target, 4, ignore_index=ignore_index, backend=counting_backend)
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 6, 300])
+@pytest.mark.parametrize("ignore_index", [None, 555])
+def test_labels_out_of_range_are_an_error(counting_backend: str, ignore_index: int | None, num_classes: int) -> None:
+    # With every prediction: each pair has a cell of its own.
+    labels = torch.tensor([0, 1, num_classes - 1, num_classes, 2 * num_classes, 555, -3])
+    input, target = torch.cartesian_prod(labels, labels).T.unsqueeze(1)
+    outside = (target < 0) | (target >= num_classes) | (input < 0) | (input >= num_classes)
+    wrong = int((outside & (target != ignore_index)).sum())
+    allowed = rf"{wrong} labels are out of range, allowed are 0 to {num_classes - 1}"
+    with pytest.raises(ValueError, match=allowed):
+        confusion_counts(input, target, num_classes, ignore_index=ignore_index, backend=counting_backend)
 
 
 def test_predictions_out_of_range_are_an_error(counting_backend: str) -> None:

@@ -17,7 +17,7 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, REGION, VOXELS, exponents, gradien
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import load
+from .memory import borrow, keep, load
 from .tiles import TILE, put, remove, remove_value, removes, replace_uncertain
 from .vector_math import exp_non_positive, log1p_unit
 
@@ -202,10 +202,15 @@ def _chunk_sums(
     n, chunk = item // chunks, item % chunks
     step = min(_voxels_per_tile(classes), voxels)
     elements = step * classes
-    tiles, uncertain = np.empty((5, elements), np.float32), np.empty(elements, np.float32)
+    owned = (
+        np.empty((5, elements), np.float32),
+        np.empty(elements, np.float32),
+        np.empty((INVALID, elements), np.float32),
+        np.zeros((statistics, classes)),
+    )
+    tiles, uncertain, tile_sums, sums = borrow(owned)
     if target.has_uncertain:
         repeat(target.uncertain, uncertain)
-    tile_sums, sums = np.empty((INVALID, elements), np.float32), np.zeros((statistics, classes))
     _clear(tile_sums, nll, region)
     waiting = 0
     per_chunk = -(-voxels // (chunks * step)) * step
@@ -237,6 +242,7 @@ def _chunk_sums(
     for c in range(classes):
         for s in range(statistics):
             partials[n, c, chunk, s] = sums[s, c]
+    keep(owned)
 
 
 @elementwise
@@ -291,8 +297,13 @@ def _chunk_gradient(
     n, chunk = item // chunks, item % chunks
     step = min(_voxels_per_tile(classes), voxels)
     elements = step * classes
-    tiles, uncertain = np.empty((4, elements), np.float32), np.empty(elements, np.float32)
-    of_class, overlaps = np.empty((statistics, elements), np.float32), False
+    owned = (
+        np.empty((4, elements), np.float32),
+        np.empty(elements, np.float32),
+        np.empty((statistics, elements), np.float32),
+    )
+    tiles, uncertain, of_class = borrow(owned)
+    overlaps = False
     for s in (TP, PRED, PRED_SQ):
         for c in range(classes):
             overlaps = overlaps or by[s, n, c] != _F(0.0)
@@ -314,6 +325,7 @@ def _chunk_gradient(
         if overlaps:
             _add_overlap_gradient(x, g, w, of_class[TP], of_class[PRED], of_class[PRED_SQ], dx)
         _put_rows(dx, gradient, classes, n, v)
+    keep(owned)
 
 
 @Kernel

@@ -18,7 +18,7 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import copy, in_place
+from .memory import borrow, copy, in_place, keep
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
@@ -251,8 +251,8 @@ def _chunk_sums(job: Any, item: int, partials: Any) -> None:
     voxels, nll = job[VOXELS], job[NLL] != 0
     classes, chunks = partials.shape[1], partials.shape[2]
     n, chunk = item // chunks, item % chunks
-    scratch, all_labels = _scratch(), np.empty(TILE, np.int32)
-    sums = np.zeros((MOST, partials.shape[3]))
+    owned = _scratch(), np.empty(TILE, np.int32), np.zeros((MOST, partials.shape[3]))
+    scratch, all_labels, sums = borrow(owned)
     weight = 0.0
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), TILE):
@@ -268,6 +268,7 @@ def _chunk_sums(job: Any, item: int, partials: Any) -> None:
     for c in range(classes):
         sums[c, WEIGHT] = weight
         copy(sums[c], partials[n, c, chunk])
+    keep(owned)
 
 
 @compiled
@@ -276,8 +277,9 @@ def _chunk_gradient(job: Any, item: int, by: Any) -> None:
     gradient = job_gradient(job)
     voxels, chunks, classes = job[VOXELS], job[CHUNKS], by.shape[2]
     n, chunk = item // chunks, item % chunks
-    scratch, all_labels = _scratch(), np.empty(TILE, np.int32)
-    results, of_class = np.empty((MOST, TILE), np.float32), np.zeros((by.shape[0], MOST), np.float32)
+    owned = _scratch(), np.empty((MOST, TILE), np.float32), np.empty(TILE, np.int32)
+    scratch, results, all_labels = borrow(owned)
+    of_class = np.zeros((by.shape[0], MOST), np.float32)
     for c in range(classes):
         for s in range(len(by)):
             of_class[s, c] = by[s, n, c]
@@ -297,6 +299,7 @@ def _chunk_gradient(job: Any, item: int, by: Any) -> None:
         if is_apart(gradient):
             for k in range(classes):
                 put_gradient(results[k, :size], gradient, n, k, v)
+    keep(owned)
 
 
 @Kernel

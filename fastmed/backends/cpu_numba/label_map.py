@@ -16,7 +16,7 @@ from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import copy, in_place
+from .memory import borrow, copy, in_place, keep
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
@@ -186,9 +186,9 @@ def _chunk_sums(
     classes, chunks = partials.shape[1], partials.shape[2]
     n, chunk = item // chunks, item % chunks
     tile = tile_size(classes)
-    logits, exponentials = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
-    scratch, all_labels = np.empty((5, tile), np.float32), np.empty(tile, np.int32)
-    sums = np.zeros((classes, partials.shape[3]))
+    large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
+    small = np.empty((5, tile), np.float32), np.empty(tile, np.int32), np.zeros((classes, partials.shape[3]))
+    (logits, exponentials), (scratch, all_labels, sums) = borrow(large), borrow(small)
     weight = 0.0
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
@@ -213,6 +213,7 @@ def _chunk_sums(
     for c in range(classes):
         copy(sums[c], partials[n, c, chunk])
         partials[n, c, chunk, WEIGHT] = weight
+    keep((large, small))
 
 
 @compiled
@@ -226,8 +227,9 @@ def _chunk_gradient(
     voxels, chunks, classes = job[VOXELS], job[CHUNKS], by.shape[2]
     n, chunk = item // chunks, item % chunks
     tile = tile_size(classes)
-    logits, exponentials = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
-    scratch, all_labels = np.empty((5, tile), np.float32), np.empty(tile, np.int32)
+    large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
+    small = np.empty((5, tile), np.float32), np.empty(tile, np.int32)
+    (logits, exponentials), (scratch, all_labels) = borrow(large), borrow(small)
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
@@ -247,6 +249,7 @@ def _chunk_gradient(
             _gradient(e[c], labels, np.int32(c), by[:, n, c], products, dx)
             if is_apart(gradient):
                 put_gradient(dx, gradient, n, c, v)
+    keep((large, small))
 
 
 @Kernel

@@ -24,7 +24,7 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SIGMOID, SOFT, VOXELS, expon
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import copy, in_place, prefetch
+from .memory import borrow, copy, in_place, keep, prefetch
 from .optional import add_hard, add_soft, soft_slope
 from .tiles import (
     TILE,
@@ -43,6 +43,9 @@ from .tiles import (
     tile_of,
 )
 from .vector_math import exp_non_positive, log1p_unit
+
+# Logits of the next tile that are asked for: it is in another page, and a processor looks on from there by itself.
+_AHEAD = 256
 
 _F = np.float32
 
@@ -210,7 +213,7 @@ def _load_unweighted(x: Any, g: Any, labels: Any, input: Any, target: Any, class
     """The tiles of logits and target, memory itself where it can be, and labels out of range."""
     invalid = _F(0.0)
     if in_place(input.converter, input.voxel):
-        prefetch(tile_of(x, input, n, c, v), x.size, x.size)
+        prefetch(tile_of(x, input, n, c, v), x.size, _AHEAD)
     else:
         load_view(x, input, n, c, v)
     if not target.dense:
@@ -258,8 +261,8 @@ def _chunk_sums(
     classes, chunks = partials.shape[1], partials.shape[2]
     row, chunk = item // chunks, item % chunks
     n, c = row // classes, row % classes
-    scratch, all_labels = np.empty((4, TILE), np.float32), np.empty(TILE, np.int32)
-    sums = np.zeros(partials.shape[3])
+    owned = np.empty((4, TILE), np.float32), np.empty(TILE, np.int32), np.zeros(partials.shape[3])
+    scratch, all_labels, sums = borrow(owned)
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), TILE):
         size = min(TILE, voxels - v)
@@ -280,6 +283,7 @@ def _chunk_sums(
         if c == 0 or target.dense:
             sums[INVALID] += wrong
     copy(sums, partials[n, c, chunk])
+    keep(owned)
 
 
 @compiled
@@ -310,7 +314,8 @@ def _chunk_gradient(
     classes = by.shape[2]
     row, chunk = item // chunks, item % chunks
     n, c = row // classes, row % classes
-    scratch, all_labels = np.empty((4, TILE), np.float32), np.empty(TILE, np.int32)
+    owned = np.empty((4, TILE), np.float32), np.empty(TILE, np.int32)
+    scratch, all_labels = borrow(owned)
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), TILE):
         size = min(TILE, voxels - v)
@@ -325,6 +330,7 @@ def _chunk_gradient(
             _fill_gradient(x, g, None, job, by[:, n, c], dx)
         if is_apart(gradient):
             put_gradient(dx, gradient, n, c, v)
+    keep(owned)
 
 
 @Kernel

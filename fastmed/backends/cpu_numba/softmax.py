@@ -12,7 +12,7 @@ from .job import CHUNKS, HARD, INVALID, ITEMS, NLL, SOFT, VOXELS, exponents, gra
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, take
-from .memory import copy
+from .memory import borrow, copy, keep
 from .optional import add_hard, add_soft, choose, soft_slope
 from .tiles import (
     TILE,
@@ -254,16 +254,10 @@ def _chunk_sums(
     kept, spread = _F(1.0) - smoothing, smoothing / _F(classes)
     n, chunk = item // chunks, item % chunks
     tile = tile_size(classes)
-    logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
-    g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
-    total, log_total, removed = (
-        np.empty(tile, np.float32),
-        np.empty(tile, np.float32),
-        np.empty(tile, np.float32),
-    )
-    free, chosen = np.empty(tile, np.float32), np.empty(tile, np.float32)
-    labels = np.empty(tile, np.int32)
-    sums = np.zeros((classes, partials.shape[3]))
+    large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
+    small = np.empty((8, tile), np.float32), np.empty(tile, np.int32), np.zeros((classes, partials.shape[3]))
+    (logits, probabilities), (scratch, labels, sums) = borrow(large), borrow(small)
+    g, w, used, total, log_total, removed, free, chosen = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5], scratch[6], scratch[7])
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
@@ -303,6 +297,7 @@ def _chunk_sums(
                 add_hard(chosen[:size], _F(0.5), g[:size], w[:size], sums[c])
     for c in range(classes):
         copy(sums[c], partials[n, c, chunk])
+    keep((large, small))
 
 
 @compiled
@@ -319,15 +314,10 @@ def _chunk_gradient(
     kept, spread = _F(1.0) - smoothing, smoothing / _F(classes)
     n, chunk = item // chunks, item % chunks
     tile = tile_size(classes)
-    logits, probabilities = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
-    g, w, used = np.empty(tile, np.float32), np.empty(tile, np.float32), np.empty(tile, np.float32)
-    total, log_total, removed, product_total = (
-        np.empty(tile, np.float32),
-        np.empty(tile, np.float32),
-        np.empty(tile, np.float32),
-        np.empty(tile, np.float32),
-    )
-    labels = np.empty(tile, np.int32)
+    large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
+    small = np.empty((7, tile), np.float32), np.empty(tile, np.int32)
+    (logits, probabilities), (scratch, labels) = borrow(large), borrow(small)
+    g, w, used, total, log_total, removed, product_total = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5], scratch[6])
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
@@ -369,6 +359,7 @@ def _chunk_gradient(
             if removes(target, mask):
                 remove(x[c], used[:size])
             put_gradient(x[c], gradient, n, c, v)
+    keep((large, small))
 
 
 @Kernel

@@ -40,7 +40,7 @@ from .job import (
 from .job import gradient as job_gradient
 from .job import operands as job_operands
 from .kernel import Kernel, read, run, take
-from .memory import F32, flat, prefetch
+from .memory import F32, borrow, flat, keep, prefetch
 from .vector_math import exp_non_positive, log1p_unit
 
 # Elements of a tile: each of its sides, the values of the classes over and over, is to stay in the first-level cache.
@@ -97,8 +97,9 @@ def _count(job: Any, item: int, result: Any) -> None:
     classes, rows, chunks = job[CLASSES], job[VOXELS], job[CHUNKS]
     step = min(_rows_per_tile(classes), rows)
     size = step * classes
-    policy, sums = np.empty(size, np.float32), np.zeros((2, size), np.float32)
-    g, w, outside = np.empty(size, np.float32), np.empty(size, np.float32), 0.0
+    owned = np.empty((3, size), np.float32), np.zeros((2, size), np.float32)
+    scratch, sums = borrow(owned)
+    policy, g, w, outside = scratch[0], scratch[1], scratch[2], 0.0
     is_plain = _is_plain(target, mask, classes)
     if target.has_uncertain:
         repeat(target.uncertain, policy)
@@ -117,6 +118,7 @@ def _count(job: Any, item: int, result: Any) -> None:
         for c in range(classes):
             result[item, TARGETS, c] += sums[0, start + c]
             result[item, WEIGHTS, c] += sums[1, start + c]
+    keep(owned)
 
 
 @compiled
@@ -214,8 +216,9 @@ def _differentiate(job: Any, item: int, by: Any) -> float:
     smoothing, gamma = exponents(job)
     step = min(_rows_per_tile(classes), rows)
     size = step * classes
-    policy, by_pos, by_neg = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    g, w, loss = np.empty(size, np.float32), np.empty(size, np.float32), 0.0
+    owned = (np.empty((5, size), np.float32),)
+    (scratch,) = borrow(owned)
+    policy, by_pos, by_neg, g, w, loss = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], 0.0
     is_plain = _is_plain(target, mask, classes)
     repeat(by[0], by_pos)
     repeat(by[1], by_neg)
@@ -239,6 +242,7 @@ def _differentiate(job: Any, item: int, by: Any) -> float:
                 loss += _of_weighted(x, g[:size], w[:size], smoothing, None, pos, neg, dx)
             else:
                 loss += _of_weighted(x, g[:size], w[:size], smoothing, gamma, pos, neg, dx)
+    keep(owned)
     return loss
 
 

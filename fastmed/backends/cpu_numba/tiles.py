@@ -56,21 +56,21 @@ def load_view(tile: Any, source: Any, sample: int, channel: int, voxel: int) -> 
 @compiled
 def load_labels(labels: Any, weight: Any, target: Any, classes: int, sample: int, voxel: int) -> int:
     """Fills the label tile, with -1 for no class, and removes ignored voxels; returns labels out of range."""
-    source, read = target.values, np.empty(labels.size, np.int32)
+    source = target.values
     start = sample * source.sample + voxel * source.voxel
-    of_memory = (np.int64(read.ctypes.data), read.size, source.address, start, source.voxel)
+    of_memory = (np.int64(labels.ctypes.data), labels.size, source.address, start, source.voxel)
     memory.call(source.converter, (*of_memory, target.ignore_index))
     # Without its sign a negative label is larger than any class.
     limit, outside = np.uint32(classes), np.int32(0)
-    for i in range(read.size):
-        inside = np.uint32(read[i]) < limit
-        labels[i] = read[i] if inside else np.int32(-1)
-        outside = np.int32(outside + np.int32(not inside))
     if target.has_ignore:
-        for i in range(read.size):
-            is_ignored = read[i] == IGNORED
+        for i in range(labels.size):
+            is_ignored = labels[i] == IGNORED
             weight[i] *= _F(0.0) if is_ignored else _F(1.0)
-            outside -= is_ignored and labels[i] < 0
+            outside = np.int32(outside - np.int32(is_ignored))
+    for i in range(labels.size):
+        is_outside = np.int32(not np.uint32(labels[i]) < limit)
+        labels[i] = np.int32(labels[i] | -is_outside)
+        outside = np.int32(outside + is_outside)
     return int(outside)
 
 
