@@ -108,7 +108,7 @@ def class_weights(argument: str, value: ClassWeight, like: Tensor) -> Tensor | N
             raise ValueError(f"{argument}: requires a gradient, but none flows to weights; pass {argument}.detach()")
         weights = value.to(like.device, torch.float32)
     else:
-        weights = (_cached_weights if _is_real(like) else _weights)(tuple(value), like.device)
+        weights = (_cached_weights if is_real(like) else _weights)(tuple(value), like.device)
     if weights.ndim == 0:
         return weights.expand(classes)
     if weights.shape != (classes,):
@@ -126,7 +126,7 @@ def _made_of_numbers(make: Callable[[], Tensor], device: torch.device) -> Tensor
         return make().to(device)
 
 
-def _is_real(tensor: Tensor) -> bool:
+def is_real(tensor: Tensor) -> bool:
     """Whether nothing looks on for which this tensor stands: what is made then must not outlive it."""
     is_looked_at = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     return not is_looked_at and type(tensor) in (Tensor, torch.nn.Parameter)
@@ -312,7 +312,7 @@ def binary_input(
         )
     # Hashable, for the cache.
     policy = tuple(missing) if isinstance(missing, list) else missing
-    uncertain = (_cached_uncertain if _is_real(input) else _uncertain)(policy, input.shape[1], input.device)
+    uncertain = (_cached_uncertain if is_real(input) else _uncertain)(policy, input.shape[1], input.device)
     laid_out = RegionInput if pool_batch and input.ndim == 2 else _laid_out
     return laid_out(input, target, mask, "sigmoid", ignore_index, uncertain, label_smoothing, gamma)
 
@@ -361,7 +361,7 @@ def _readable_numbers(value: Threshold) -> Sequence[object]:
     """The numbers of a threshold that can be looked at without a device synchronisation, or a compiler's guard."""
     if not isinstance(value, Tensor):
         return value if isinstance(value, Sequence) else (value,)
-    numbers: list[object] = value.flatten().tolist() if value.is_cpu and _is_real(value) else []
+    numbers: list[object] = value.flatten().tolist() if value.is_cpu and is_real(value) else []
     return numbers
 
 
@@ -424,7 +424,7 @@ def count_input(
         tensor(name, operand)
         if operand.device != input.device:
             raise ValueError(f"{name}: got device {operand.device}, allowed is that of the input, {input.device}")
-        if operand.dtype not in _LABEL_DTYPES | _FLOAT_DTYPES:
+        if operand.dtype not in _NUMBER_DTYPES:
             raise TypeError(f"{name}: got {operand.dtype}, allowed are bool, integer and floating dtypes")
     are_scores = threshold is not None or input.is_floating_point()
     if are_scores:

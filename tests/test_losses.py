@@ -322,6 +322,25 @@ def test_hard_counts_need_their_shape() -> None:
         fastmed.DiceLoss()(*operands(), hard_counts=torch.zeros(3, 4))
 
 
+def test_one_loss_takes_operands_of_any_kind_in_turn() -> None:
+    """What is made for one kind of operands is no answer for another."""
+    shapes, loss = [(2, 3, 6, 5), (2, 2, 6, 5), (1, 3, 4)], fastmed.CrossEntropyLoss()
+    for shape in shapes * 2:
+        input = torch.randn(shape)
+        labels = torch.randint(2, (shape[0], *shape[2:]))
+        soft = torch.randn(shape).softmax(1)
+        torch.testing.assert_close(loss(input, labels), F.cross_entropy(input, labels))
+        torch.testing.assert_close(loss(input, soft), F.cross_entropy(input, soft))
+
+
+def test_weights_of_a_loss_may_change_between_steps() -> None:
+    input, labels = torch.randn(2, CLASSES, 6, 5), torch.randint(CLASSES, (2, 6, 5))
+    loss, weight = fastmed.CrossEntropyLoss(class_weight=[1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0])
+    for factor in (1.0, 5.0):
+        loss.class_weight[1] = weight[1] = factor
+        torch.testing.assert_close(loss(input, labels), F.cross_entropy(input, labels, weight))
+
+
 def test_unknown_options_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="colour"):
         fastmed.JaccardLoss(colour="red")  # type: ignore[call-arg]

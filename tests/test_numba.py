@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import multiprocessing
 import os
 import re
@@ -260,6 +261,23 @@ def test_scratch_is_written_before_it_is_read() -> None:
     environment = {**os.environ, "MALLOC_PERTURB_": "128", "PYTHONPATH": os.path.dirname(__file__)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert done.stdout == compute().numpy().tobytes()
+
+
+def names_in_calls(node: ast.AST, function: str) -> set[str]:
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call) and ast.unparse(each.func) == function]
+    return {each.id for call in calls for each in ast.walk(call.args[0]) if isinstance(each, ast.Name)}
+
+
+def test_what_is_borrowed_is_kept_to_the_end() -> None:
+    """Compiled code frees an array after its last mention, whoever borrowed it."""
+    borrowing = []
+    for path in Path(cpu_numba.__file__).parent.glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and names_in_calls(function, "borrow"):
+                last = [statement for statement in function.body if not isinstance(statement, ast.Return)][-1]
+                borrowing.append(f"{path.name}: {function.name}")
+                assert names_in_calls(function, "borrow") == names_in_calls(last, "keep"), borrowing[-1]
+    assert "pointwise.py: _chunk_sums" in borrowing
 
 
 def test_an_old_numba_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

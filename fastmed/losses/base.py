@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import validation
 from ..contract import changed
+from ..functional.entropy import is_dense
 from ..functional.options import Options
 from ..functional.terms import Term, evaluate
 from ..validation import BinaryWeight
@@ -83,6 +84,11 @@ class RegionLoss(ConfiguredLoss):
         Options(**options).check()
         super().__init__(**own, **options)
         self._make_terms, self._needs_target = terms, needs_target
+        self._prepared: dict[object, tuple[Options, list[Term]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but terms, which hold functions that no pickle takes."""
+        return {**self.__dict__, "_prepared": {}}
 
     def _split(self) -> tuple[Options, dict[str, Any]]:
         """The options of all losses, and the loss's own."""
@@ -96,16 +102,28 @@ class RegionLoss(ConfiguredLoss):
 
     def terms(self, input: Tensor, target: Tensor) -> list[Term]:
         """The terms of the loss for operands of this kind."""
-        return self._terms(input, target, *self._split())
+        return self._prepare(input, target)[1]
 
-    def _terms(self, input: Tensor, target: Tensor, options: Options, own: dict[str, Any]) -> list[Term]:
+    def _make(self, input: Tensor, target: Tensor) -> tuple[Options, list[Term]]:
+        options, own = self._split()
         operands = (input, target) if self._needs_target else (input,)
-        return self._make_terms(*operands, options, **own)
+        return options, self._make_terms(*operands, options, **own)
+
+    def _prepare(self, input: Tensor, target: Tensor) -> tuple[Options, list[Term]]:
+        """Options and terms; without weights, which may move or change, those for operands of a kind are made once."""
+        are_real = validation.is_real(input) and validation.is_real(target)
+        if self._buffers or not are_real or input.ndim < 2:
+            return self._make(input, target)
+        kind = input.shape[1], self._needs_target and is_dense(input, target)
+        if kind not in self._prepared:
+            self._prepared[kind] = self._make(input, target)
+        return self._prepared[kind]
 
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor | None = None, hard_counts: Tensor | None = None
     ) -> Tensor:
         """The loss of these logits; adds the counts of the hard prediction to `hard_counts`, int64 (C, 4), if given."""
-        options, own = self._split()
-        terms = self._terms(input, target, options, own)
-        return evaluate(terms, input, target, mask, changed(options, hard_counts=hard_counts))
+        options, terms = self._prepare(input, target)
+        if hard_counts is not None:
+            options = changed(options, hard_counts=hard_counts)
+        return evaluate(terms, input, target, mask, options)

@@ -257,7 +257,16 @@ def _chunk_sums(
     large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     small = np.empty((8, tile), np.float32), np.empty(tile, np.int32), np.zeros((classes, partials.shape[3]))
     (logits, probabilities), (scratch, labels, sums) = borrow(large), borrow(small)
-    g, w, used, total, log_total, removed, free, chosen = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5], scratch[6], scratch[7])
+    g, w, used, total, log_total, removed, free, chosen = (
+        scratch[0],
+        scratch[1],
+        scratch[2],
+        scratch[3],
+        scratch[4],
+        scratch[5],
+        scratch[6],
+        scratch[7],
+    )
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
@@ -317,7 +326,15 @@ def _chunk_gradient(
     large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     small = np.empty((7, tile), np.float32), np.empty(tile, np.int32)
     (logits, probabilities), (scratch, labels) = borrow(large), borrow(small)
-    g, w, used, total, log_total, removed, product_total = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5], scratch[6])
+    g, w, used, total, log_total, removed, product_total = (
+        scratch[0],
+        scratch[1],
+        scratch[2],
+        scratch[3],
+        scratch[4],
+        scratch[5],
+        scratch[6],
+    )
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
