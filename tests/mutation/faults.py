@@ -290,14 +290,14 @@ FAULTS = (
     Fault(
         "missing case",
         _CONFUSION,
-        "            count_equal(cells, compared, of_classes, cells_, table);",
-        "            return;",
+        "                count_equal<kColumns>(cells, padded, row * kColumns, table);",
+        "                (void)row;",
         (COUNTS,),
     ),
     Fault(
         "stale scratch",
         _CONFUSION,
-        "std::fill(cells + count, cells + compared, kNoCell);",
+        "std::fill(cells + count, cells + padded, kNoCell);",
         "std::fill(cells + count, cells + count, kNoCell);",
         (COUNTS,),
     ),

@@ -99,7 +99,9 @@ def region_sums_backward(
     """See `Backend.region_sums_backward`."""
     grad_input = empty_like(operands.input) if into is None else into
     if operands.input.numel():
-        by = gradient.detach().to(torch.float32).contiguous().numpy()
+        if gradient.requires_grad or gradient.dtype != torch.float32 or not gradient.is_contiguous():
+            gradient = gradient.detach().to(torch.float32).contiguous()
+        by = gradient.numpy()
         if scale is not None:
             by = by * np.float32(scale.item())
         launch.gradient_of_input(operands, by, grad_input, adds=into is not None)
