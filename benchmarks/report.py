@@ -22,7 +22,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def measured(kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Results of a CPU or a GPU: the newest file of each machine, by name."""
+    """Results of a CPU or a GPU: the newest file of each machine, the newest first."""
     newest: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
     for path in sorted(_RESULTS.glob("*.json")):
         content = _read(path)
@@ -32,7 +32,8 @@ def measured(kind: str) -> list[tuple[str, dict[str, Any]]]:
         machine = about["device"], about["cores"]
         if machine not in newest or about["date"] >= newest[machine][1]["environment"]["date"]:
             newest[machine] = path.name, content
-    return sorted(newest.values())
+    by_name = sorted(newest.values())
+    return sorted(by_name, key=lambda named: named[1]["environment"]["date"], reverse=True)
 
 
 def _of_machines(kind: str, make: Callable[[str, dict[str, Any]], str]) -> str:
@@ -131,7 +132,7 @@ def main() -> None:
         if text != before:
             path.write_text(text)
             print(f"rewritten: {path.relative_to(_ROOT)}")
-    for _, content in measured("cpu")[-1:]:
+    for _, content in measured("cpu")[:1]:
         report_benchmarks.draw(_ROOT / "docs" / "benchmarks.png", content)
 
 
