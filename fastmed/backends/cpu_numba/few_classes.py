@@ -216,7 +216,8 @@ def _tiles(scratch: Any, labels: Any, input: Any, target: Any, classes: int, n: 
     """The logits of four classes, those that there are not below all others; what is kept; labels out of range."""
     size, removes = labels.size, target.has_ignore
     kept = scratch[MOST, :size]
-    kept[:] = _F(1.0)
+    if removes:
+        kept[:] = _F(1.0)
     invalid = load_labels(labels, kept, target, classes, n, v)
     if removes:
         forget(labels, kept)
@@ -230,9 +231,10 @@ def _tiles(scratch: Any, labels: Any, input: Any, target: Any, classes: int, n: 
 
 @compiled
 def _scratch() -> Any:
-    """Tiles for the logits of four classes, of which those that there are not stay absent, and for what is kept."""
+    """Tiles for the logits of four classes, of which those that there are not stay absent, and for what is kept: all."""
     tiles = np.empty((MOST + 1, TILE), np.float32)
-    tiles[2:] = _ABSENT
+    tiles[2:MOST] = _ABSENT
+    tiles[MOST] = _F(1.0)
     return tiles
 
 
