@@ -231,7 +231,7 @@ def _tiles(scratch: Any, labels: Any, input: Any, target: Any, classes: int, n: 
 
 @compiled
 def _scratch() -> Any:
-    """Tiles for the logits of four classes, of which those that there are not stay absent, and for what is kept: all."""
+    """Tiles for the logits of four classes, where those that there are not stay absent, and for what is kept: all."""
     tiles = np.empty((MOST + 1, TILE), np.float32)
     tiles[2:MOST] = _ABSENT
     tiles[MOST] = _F(1.0)
