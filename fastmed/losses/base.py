@@ -124,6 +124,6 @@ class RegionLoss(ConfiguredLoss):
     ) -> Tensor:
         """The loss of these logits; adds the counts of the hard prediction to `hard_counts`, int64 (C, 4), if given."""
         options, terms = self._prepare(input, target)
-        if hard_counts is not None:
+        if hard_counts is not options.hard_counts:
             options = changed(options, hard_counts=hard_counts)
         return evaluate(terms, input, target, mask, options)

@@ -242,6 +242,12 @@ def _softmax(
 
 
 @compiled
+def _first_six(tiles: Any) -> Any:
+    """The tiles that both directions compute on: Numba takes no array apart, whose length it does not know."""
+    return tiles[0], tiles[1], tiles[2], tiles[3], tiles[4], tiles[5]
+
+
+@compiled
 def _chunk_sums(
     job: Any,
     item: int,
@@ -257,16 +263,8 @@ def _chunk_sums(
     large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     small = np.empty((8, tile), np.float32), np.empty(tile, np.int32), np.zeros((classes, partials.shape[3]))
     (logits, probabilities), (scratch, labels, sums) = borrow(large), borrow(small)
-    g, w, used, total, log_total, removed, free, chosen = (
-        scratch[0],
-        scratch[1],
-        scratch[2],
-        scratch[3],
-        scratch[4],
-        scratch[5],
-        scratch[6],
-        scratch[7],
-    )
+    g, w, used, total, log_total, removed = _first_six(scratch)
+    free, chosen = scratch[6], scratch[7]
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
@@ -326,15 +324,8 @@ def _chunk_gradient(
     large = np.empty(classes * tile, np.float32), np.empty(classes * tile, np.float32)
     small = np.empty((7, tile), np.float32), np.empty(tile, np.int32)
     (logits, probabilities), (scratch, labels) = borrow(large), borrow(small)
-    g, w, used, total, log_total, removed, product_total = (
-        scratch[0],
-        scratch[1],
-        scratch[2],
-        scratch[3],
-        scratch[4],
-        scratch[5],
-        scratch[6],
-    )
+    g, w, used, total, log_total, removed = _first_six(scratch)
+    product_total = scratch[6]
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), tile):
         size = min(tile, voxels - v)
