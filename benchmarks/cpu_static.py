@@ -48,12 +48,20 @@ def _loops() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Every loop of an ordinary pass, with arguments of its types."""
     tile, labels, one = np.ones(64, np.float32), np.ones(64, np.int32), np.float32(1.0)
     sums, by, c = np.zeros(STATISTICS), np.ones((STATISTICS, 2, 2), np.float32)[:, 0, 0], np.int32(1)
-    rows, of_classes = np.zeros((4, STATISTICS)), np.ones((STATISTICS, 4), np.float32)
+    of_classes = np.ones((STATISTICS, 4), np.float32)
     return {
         "sigmoid, sums": (pointwise._add_sigmoid_and_nll, (tile, tile, None, one, sums)),
         "sigmoid, gradient": (pointwise._sigmoid_gradient, (tile, tile, None, one, by, tile.copy())),
-        "label map of two classes, sums": (few_classes._add_two, (tile, tile, labels, tile, True, rows)),
-        "label map of four classes, sums": (few_classes._add_four, (*[tile] * 4, labels, tile, True, rows)),
+        "label map of two classes, probabilities": (
+            few_classes._probabilities_of_two,
+            (tile, tile, labels, tile, *(tile.copy() for _ in range(4))),
+        ),
+        "label map of four classes, probabilities": (
+            few_classes._probabilities_of_four,
+            (*[tile] * 4, labels, tile, *(tile.copy() for _ in range(6))),
+        ),
+        "label map of few classes, nll": (few_classes._nll, (tile, tile.copy())),
+        "label map of few classes, sums of one": (few_classes._add_with_nll, (tile, labels, c, tile, sums)),
         "label map of four classes, gradient": (
             few_classes._gradient_of_four,
             (*[tile] * 4, labels, tile, of_classes, *(tile.copy() for _ in range(4))),

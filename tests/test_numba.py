@@ -93,7 +93,7 @@ def test_inner_loops_use_wide_registers() -> None:
     """Compiled anew, since assembly is not kept with cached code: no loop may have fallen back to scalars."""
     tile, by, one = np.ones(64, np.float32), np.ones(STATISTICS, np.float32), np.float32(1.0)
     sums, labels = np.zeros(STATISTICS), np.ones(64, np.int32)
-    rows, of_classes = np.zeros((4, STATISTICS)), np.ones((STATISTICS, 4), np.float32)
+    of_classes = np.ones((STATISTICS, 4), np.float32)
     calls = {
         tiles.remove: (tile, tile.copy()),
         tiles.remove_value: (tile, tile.copy(), one),
@@ -112,8 +112,11 @@ def test_inner_loops_use_wide_registers() -> None:
         step._count_known: (tile, tile, tile.copy(), tile.copy()),
         step._of_known: (tile, tile, tile, one, None, tile, tile, tile.copy()),
         step._of_weighted: (tile, tile, tile, one, one, tile, tile, tile.copy()),
-        few_classes._add_two: (tile, tile, labels, tile, True, rows),
-        few_classes._add_four: (tile, tile, tile, tile, labels, tile, None, rows),
+        few_classes._probabilities_of_two: (tile, tile, labels, tile, *(tile.copy() for _ in range(4))),
+        few_classes._probabilities_of_four: (*[tile] * 4, labels, tile, *(tile.copy() for _ in range(6))),
+        few_classes._nll: (tile, tile.copy()),
+        few_classes._add: (tile, labels, np.int32(1), sums),
+        few_classes._add_with_nll: (tile, labels, np.int32(1), tile, sums),
         few_classes._gradient_of_two: (tile, tile, labels, tile, of_classes, tile.copy(), tile.copy()),
         few_classes._gradient_of_four: (*[tile] * 4, labels, tile, of_classes, *(tile.copy() for _ in range(4))),
         label_map._highest_of_three: (tile, tile, tile, tile.copy()),

@@ -107,7 +107,13 @@ FAULTS = (
         _NUMBA,
     ),
     # Numba.
-    Fault("wrong class", _FEW, "target_d + g_d", "target_d + g_c", _NUMBA),
+    Fault(
+        "wrong class",
+        _FEW,
+        "margin[i] = of_last_two if labels[i] >= 2",
+        "margin[i] = of_last_two if labels[i] >= 3",
+        _NUMBA,
+    ),
     Fault("wrong class", _FEW, "dx_d[i] = r_d - p_d * shared", "dx_d[i] = r_d - p_c * shared", _NUMBA),
     Fault("missing mask", _FEW, "        remove(x, kept)\n", "        pass\n", _NUMBA),
     Fault(

@@ -1,7 +1,8 @@
-"""Kernels for the softmax of two to four classes against a label map without weights: one loop over the voxels.
+"""Kernels for the softmax of two to four classes against a label map without weights: all classes in one loop.
 
-All that belongs to a voxel stays in vector registers, which hold no more classes than these; `label_map.py` goes over
-tiles once for each class and step. Three classes are four of which the last is never there.
+Vector registers hold the exponentials of no more classes than these; `label_map.py` goes over tiles once for each class
+and step. The sums of all classes at once would not fit beside them, so each class adds up its own, in a loop that
+follows. Three classes are four of which the last is never there.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from ...contract import NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
+from ...contract import NLL_POS, PRED, PRED_SQ, TP, WEIGHT
 from .compilation import compiled, elementwise, reduction
 from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_sums
 from .job import gradient as job_gradient
@@ -22,7 +21,7 @@ from .memory import borrow, copy, in_place, keep
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
-    below,
+    add_class,
     forget,
     gradient_tile,
     is_apart,
@@ -49,101 +48,82 @@ def _larger(a: Any, b: Any) -> Any:
     return a if a > b else b
 
 
-def _log(nll: Any, total: Any) -> Any:
-    """The logarithm of a total; 0 where no nll is wanted."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_log, inline="always")
-def _overload_log(nll: Any, total: Any) -> Any:
-    def nothing(nll: Any, total: Any) -> Any:
-        return _F(0.0)
-
-    def logarithm(nll: Any, total: Any) -> Any:
-        return log_positive(total)
-
-    return nothing if isinstance(nll, types.NoneType) else logarithm
-
-
-def _nll(nll: Any, log_total: Any, highest: Any, x: Any) -> Any:
-    """The nll of a class; 0 where it is not wanted."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_nll, inline="always")
-def _overload_nll(nll: Any, log_total: Any, highest: Any, x: Any) -> Any:
-    def nothing(nll: Any, log_total: Any, highest: Any, x: Any) -> Any:
-        return _F(0.0)
-
-    def of_class(nll: Any, log_total: Any, highest: Any, x: Any) -> Any:
-        return log_total + below(highest, x)
-
-    return nothing if isinstance(nll, types.NoneType) else of_class
-
-
-@reduction
-def _add_two(a: Any, b: Any, labels: Any, kept: Any, nll: Any, sums: Any) -> None:
-    """Adds the statistics of two classes of a tile but for the weight; `nll` is None where that is not wanted."""
-    tp_a = tp_b = pred_a = pred_b = sq_a = sq_b = target_a = target_b = nll_a = nll_b = _F(0.0)
+@elementwise
+def _probabilities_of_two(a: Any, b: Any, labels: Any, kept: Any, p_a: Any, p_b: Any, total: Any, margin: Any) -> None:
+    """Fills the tiles of probabilities, of the exponentials' total, and of the label's logit less the highest."""
     for i in range(a.size):
         highest = _larger(a[i], b[i])
-        e_a, e_b = exp_non_positive(a[i] - highest), exp_non_positive(b[i] - highest)
-        total = e_a + e_b
-        log_total = _log(nll, total)
-        reciprocal = kept[i] / total
-        p_a, p_b = e_a * reciprocal, e_b * reciprocal
-        g_a = _F(1.0) if labels[i] == 0 else _F(0.0)
-        g_b = _F(1.0) if labels[i] == 1 else _F(0.0)
-        tp_a, tp_b = tp_a + p_a * g_a, tp_b + p_b * g_b
-        pred_a, pred_b = pred_a + p_a, pred_b + p_b
-        sq_a, sq_b = sq_a + p_a * p_a, sq_b + p_b * p_b
-        target_a, target_b = target_a + g_a, target_b + g_b
-        # Of another class it may be infinite.
-        nll_a += _nll(nll, log_total, highest, a[i]) if labels[i] == 0 else _F(0.0)
-        nll_b += _nll(nll, log_total, highest, b[i]) if labels[i] == 1 else _F(0.0)
-    _put_down(sums[0], tp_a, pred_a, sq_a, target_a, nll_a)
-    _put_down(sums[1], tp_b, pred_b, sq_b, target_b, nll_b)
+        x_a, x_b = a[i] - highest, b[i] - highest
+        e_a, e_b = exp_non_positive(x_a), exp_non_positive(x_b)
+        total[i] = e_a + e_b
+        reciprocal = kept[i] / total[i]
+        p_a[i], p_b[i] = e_a * reciprocal, e_b * reciprocal
+        margin[i] = x_b if labels[i] == 1 else x_a
+
+
+@elementwise
+def _probabilities_of_four(
+    a: Any,
+    b: Any,
+    c: Any,
+    d: Any,
+    labels: Any,
+    kept: Any,
+    p_a: Any,
+    p_b: Any,
+    p_c: Any,
+    p_d: Any,
+    total: Any,
+    margin: Any,
+) -> None:
+    """As `_probabilities_of_two`, of four classes."""
+    for i in range(a.size):
+        highest = _larger(_larger(a[i], b[i]), _larger(c[i], d[i]))
+        x_a, x_b, x_c, x_d = a[i] - highest, b[i] - highest, c[i] - highest, d[i] - highest
+        e_a, e_b = exp_non_positive(x_a), exp_non_positive(x_b)
+        e_c, e_d = exp_non_positive(x_c), exp_non_positive(x_d)
+        total[i] = (e_a + e_b) + (e_c + e_d)
+        reciprocal = kept[i] / total[i]
+        p_a[i], p_b[i], p_c[i], p_d[i] = e_a * reciprocal, e_b * reciprocal, e_c * reciprocal, e_d * reciprocal
+        of_first_two = x_b if labels[i] == 1 else x_a
+        of_last_two = x_d if labels[i] == 3 else x_c
+        margin[i] = of_last_two if labels[i] >= 2 else of_first_two
+
+
+@elementwise
+def _nll(total: Any, margin: Any) -> None:
+    """Turns the label's logit less the highest into its nll."""
+    for i in range(total.size):
+        margin[i] = log_positive(total[i]) - margin[i]
 
 
 @reduction
-def _add_four(a: Any, b: Any, c: Any, d: Any, labels: Any, kept: Any, nll: Any, sums: Any) -> None:
-    """As `_add_two`, of four classes."""
-    tp_a = tp_b = tp_c = tp_d = pred_a = pred_b = pred_c = pred_d = sq_a = sq_b = sq_c = sq_d = _F(0.0)
-    target_a = target_b = target_c = target_d = nll_a = nll_b = nll_c = nll_d = _F(0.0)
-    for i in range(a.size):
-        highest = _larger(_larger(a[i], b[i]), _larger(c[i], d[i]))
-        e_a, e_b = exp_non_positive(a[i] - highest), exp_non_positive(b[i] - highest)
-        e_c, e_d = exp_non_positive(c[i] - highest), exp_non_positive(d[i] - highest)
-        total = (e_a + e_b) + (e_c + e_d)
-        log_total = _log(nll, total)
-        reciprocal = kept[i] / total
-        p_a, p_b, p_c, p_d = e_a * reciprocal, e_b * reciprocal, e_c * reciprocal, e_d * reciprocal
-        g_a = _F(1.0) if labels[i] == 0 else _F(0.0)
-        g_b = _F(1.0) if labels[i] == 1 else _F(0.0)
-        g_c = _F(1.0) if labels[i] == 2 else _F(0.0)
-        g_d = _F(1.0) if labels[i] == 3 else _F(0.0)
-        tp_a, tp_b, tp_c, tp_d = tp_a + p_a * g_a, tp_b + p_b * g_b, tp_c + p_c * g_c, tp_d + p_d * g_d
-        pred_a, pred_b, pred_c, pred_d = pred_a + p_a, pred_b + p_b, pred_c + p_c, pred_d + p_d
-        sq_a, sq_b, sq_c, sq_d = sq_a + p_a * p_a, sq_b + p_b * p_b, sq_c + p_c * p_c, sq_d + p_d * p_d
-        target_a, target_b, target_c, target_d = target_a + g_a, target_b + g_b, target_c + g_c, target_d + g_d
-        nll_a += _nll(nll, log_total, highest, a[i]) if labels[i] == 0 else _F(0.0)
-        nll_b += _nll(nll, log_total, highest, b[i]) if labels[i] == 1 else _F(0.0)
-        nll_c += _nll(nll, log_total, highest, c[i]) if labels[i] == 2 else _F(0.0)
-        nll_d += _nll(nll, log_total, highest, d[i]) if labels[i] == 3 else _F(0.0)
-    _put_down(sums[0], tp_a, pred_a, sq_a, target_a, nll_a)
-    _put_down(sums[1], tp_b, pred_b, sq_b, target_b, nll_b)
-    _put_down(sums[2], tp_c, pred_c, sq_c, target_c, nll_c)
-    _put_down(sums[3], tp_d, pred_d, sq_d, target_d, nll_d)
+def _add(p: Any, labels: Any, c: Any, sums: Any) -> None:
+    """Adds the statistics of one class of a tile but for the nll and the weight."""
+    tp = pred = pred_sq = target = _F(0.0)
+    for i in range(p.size):
+        g = _F(1.0) if labels[i] == c else _F(0.0)
+        tp += p[i] * g
+        pred += p[i]
+        pred_sq += p[i] * p[i]
+        target += g
+    add_class(sums, tp, pred, pred_sq, target)
 
 
-@compiled
-def _put_down(sums: Any, tp: Any, pred: Any, pred_sq: Any, target: Any, nll: Any) -> None:
-    sums[TP] += tp
-    sums[PRED] += pred
-    sums[PRED_SQ] += pred_sq
-    sums[TARGET] += target
-    sums[TARGET_SQ] += target
-    sums[NLL_POS] += nll
+@reduction
+def _add_with_nll(p: Any, labels: Any, c: Any, nll: Any, sums: Any) -> None:
+    """Adds the statistics of one class of a tile but for the weight."""
+    tp = pred = pred_sq = target = nll_pos = _F(0.0)
+    for i in range(p.size):
+        g = _F(1.0) if labels[i] == c else _F(0.0)
+        tp += p[i] * g
+        pred += p[i]
+        pred_sq += p[i] * p[i]
+        target += g
+        # Of another class it may be infinite.
+        nll_pos += nll[i] if labels[i] == c else _F(0.0)
+    add_class(sums, tp, pred, pred_sq, target)
+    sums[NLL_POS] += nll_pos
 
 
 @elementwise
@@ -239,22 +219,18 @@ def _scratch() -> Any:
 
 
 @compiled
-def _add(tiles: Any, labels: Any, kept: Any, nll: Any, classes: int, sums: Any) -> None:
-    a, b, c, d = tiles
-    if classes == 2:
-        _add_two(a, b, labels, kept, nll, sums)
-    else:
-        _add_four(a, b, c, d, labels, kept, nll, sums)
-
-
-@compiled
 def _chunk_sums(job: Any, item: int, partials: Any) -> None:
     input, target, _ = job_operands(job)
     voxels, nll = job[VOXELS], job[NLL] != 0
     classes, chunks = partials.shape[1], partials.shape[2]
     n, chunk = item // chunks, item % chunks
-    owned = _scratch(), np.empty(TILE, np.int32), np.zeros((MOST, partials.shape[3]))
-    scratch, all_labels, sums = borrow(owned)
+    owned = (
+        _scratch(),
+        np.empty((MOST + 2, TILE), np.float32),
+        np.empty(TILE, np.int32),
+        np.zeros((MOST, partials.shape[3])),
+    )
+    scratch, results, all_labels, sums = borrow(owned)
     weight = 0.0
     first = chunk * TILES_PER_CHUNK * TILE
     for v in range(first, min(first + TILES_PER_CHUNK * TILE, voxels), TILE):
@@ -263,10 +239,19 @@ def _chunk_sums(job: Any, item: int, partials: Any) -> None:
         a, b, c, d, kept, invalid = _tiles(scratch, labels, input, target, classes, n, v)
         sums[0, INVALID] += invalid
         weight += float(kept.sum()) if target.has_ignore else float(size)
-        if nll:
-            _add((a, b, c, d), labels, kept, True, classes, sums)
+        p_a, p_b, total, margin = results[0, :size], results[1, :size], results[MOST, :size], results[MOST + 1, :size]
+        if classes == 2:
+            _probabilities_of_two(a, b, labels, kept, p_a, p_b, total, margin)
         else:
-            _add((a, b, c, d), labels, kept, None, classes, sums)
+            p_c, p_d = results[2, :size], results[3, :size]
+            _probabilities_of_four(a, b, c, d, labels, kept, p_a, p_b, p_c, p_d, total, margin)
+        if nll:
+            _nll(total, margin)
+        for k in range(classes):
+            if nll:
+                _add_with_nll(results[k, :size], labels, np.int32(k), margin, sums[k])
+            else:
+                _add(results[k, :size], labels, np.int32(k), sums[k])
     for c in range(classes):
         sums[c, WEIGHT] = weight
         copy(sums[c], partials[n, c, chunk])

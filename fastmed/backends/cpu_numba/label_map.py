@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contract import NLL_POS, PRED, PRED_SQ, TARGET, TARGET_SQ, TP, WEIGHT
+from ...contract import NLL_POS, PRED, PRED_SQ, TP, WEIGHT
 from .compilation import compiled, elementwise, reduction
 from .job import CHUNKS, INVALID, ITEMS, NLL, VOXELS, gradient_of_sums, partial_sums
 from .job import gradient as job_gradient
@@ -20,6 +20,7 @@ from .memory import borrow, copy, in_place, keep
 from .tiles import (
     TILE,
     TILES_PER_CHUNK,
+    add_class,
     below,
     forget,
     gradient_tile,
@@ -90,11 +91,7 @@ def _add(e: Any, reciprocal: Any, labels: Any, c: Any, sums: Any) -> None:
         pred += p
         pred_sq += p * p
         target += g
-    sums[TP] += tp
-    sums[PRED] += pred
-    sums[PRED_SQ] += pred_sq
-    sums[TARGET] += target
-    sums[TARGET_SQ] += target
+    add_class(sums, tp, pred, pred_sq, target)
 
 
 @reduction
@@ -113,11 +110,7 @@ def _add_with_nll(
         pred_sq += p * p
         target += g
         nll_pos += nll if labels[i] == c else _F(0.0)
-    sums[TP] += tp
-    sums[PRED] += pred
-    sums[PRED_SQ] += pred_sq
-    sums[TARGET] += target
-    sums[TARGET_SQ] += target
+    add_class(sums, tp, pred, pred_sq, target)
     sums[NLL_POS] += nll_pos
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ...contract import STATISTICS
+from ...contract import PRED, PRED_SQ, STATISTICS, TARGET, TARGET_SQ, TP
 from . import memory
 from .compilation import compiled, elementwise, reduction
 from .conversion import IGNORED
@@ -213,6 +213,16 @@ def remove(tile: Any, weight: Any) -> None:
     """Zeroes the values of removed voxels, whatever they were."""
     for i in range(tile.size):
         tile[i] = (_F(0.0) if weight[i] == _F(0.0) else tile[i]) + _NOT_MASKED
+
+
+@compiled
+def add_class(sums: Any, tp: Any, pred: Any, pred_sq: Any, target: Any) -> None:
+    """Adds the statistics of a class of labels in a tile: a target of 0 and 1 is its own square."""
+    sums[TP] += tp
+    sums[PRED] += pred
+    sums[PRED_SQ] += pred_sq
+    sums[TARGET] += target
+    sums[TARGET_SQ] += target
 
 
 @compiled
