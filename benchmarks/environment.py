@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from llvmlite.binding import get_host_cpu_name
 
 _PACKAGES = ("fastmed", "torch", "triton", "numba", "numpy", "monai", "torchmetrics", "scikit-learn")
 
@@ -25,12 +26,13 @@ def _version(package: str) -> str | None:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """The processor's name, and LLVM's for its generation: clouds call several generations the same."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        name = platform.processor() or platform.machine()
+    return f"{name} ({get_host_cpu_name()})"
 
 
 def commit() -> str:

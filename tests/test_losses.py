@@ -344,6 +344,8 @@ def test_weights_of_a_loss_may_change_between_steps() -> None:
 def test_unknown_options_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="colour"):
         fastmed.JaccardLoss(colour="red")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"hard_counts: .* allowed is with a call"):
+        fastmed.JaccardLoss(hard_counts=torch.zeros(CLASSES, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="weighting: got 'cubic'"):
         functional.generalized_dice_loss(*operands(), weighting="cubic")
     with pytest.raises(ValueError, match="alpha: got -1"):

@@ -29,7 +29,8 @@ class RegionOptions(TypedDict, total=False):
             are added over them first; all ranks get the loss of the whole volumes. Not with `process_group`, which
             adds slabs as well where the overlap is pooled.
         hard_counts: int64 (C, 4) on the input's device, or None. tn, fp, fn and tp of the hard prediction of this
-            rank are added to it in the same pass: the Dice of an epoch costs no second look at the voxels.
+            rank are added to it in the same pass: the Dice of an epoch costs no second look at the voxels. A module
+            takes it with a call, beside the target.
         validate: whether labels out of range raise; None (default) = where that needs no device synchronisation.
         backend: "auto" (default) or a name: see `fastmed info`.
 

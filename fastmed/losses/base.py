@@ -80,6 +80,8 @@ class RegionLoss(ConfiguredLoss):
     """
 
     def __init__(self, terms: Callable[..., list[Term]], needs_target: bool, own: dict[str, Any], **options: Any):
+        if "hard_counts" in options:
+            raise TypeError("hard_counts: got it with the options of a loss, allowed is with a call, beside its target")
         # An unknown option is an error here, not at the first batch.
         Options(**options).check()
         super().__init__(**own, **options)
@@ -124,6 +126,6 @@ class RegionLoss(ConfiguredLoss):
     ) -> Tensor:
         """The loss of these logits; adds the counts of the hard prediction to `hard_counts`, int64 (C, 4), if given."""
         options, terms = self._prepare(input, target)
-        if hard_counts is not options.hard_counts:
+        if hard_counts is not None:
             options = changed(options, hard_counts=hard_counts)
         return evaluate(terms, input, target, mask, options)

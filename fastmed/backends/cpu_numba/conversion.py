@@ -74,12 +74,14 @@ def _to_bfloat16(value: Any) -> Any:
 
 @elementwise
 def _to_float16(value: Any) -> Any:
+    # Numba computes in 64 bits, and what is compared stays so: cut back to 32 at once.
     bits = bits_of_float(value)
-    sign = (bits >> _I(16)) & _I(0x8000)
-    magnitude = bits & _I(0x7FFFFFFF)
+    sign = _I(_I(bits >> _I(16)) & _I(0x8000))
+    magnitude = _I(bits & _I(0x7FFFFFFF))
     # Subnormal results: adding 0.5 aligns the mantissa so that the addition itself rounds.
-    small = bits_of_float(float_of_bits(magnitude) + _F(0.5)) - _I(0x3F000000)
-    normal = (magnitude - _I(0x38000000) + _I(0xFFF) + ((magnitude >> _I(13)) & _I(1))) >> _I(13)
+    small = _I(bits_of_float(float_of_bits(magnitude) + _F(0.5)) - _I(0x3F000000))
+    odd = _I(_I(magnitude >> _I(13)) & _I(1))
+    normal = _I(_I(_I(magnitude - _I(0x38000000 - 0xFFF)) + odd) >> _I(13))
     half = small if magnitude < _I(0x38800000) else normal
     half = _I(0x7C00) if magnitude >= _I(0x47800000) else half
     half = _I(0x7E00) if magnitude > _I(0x7F800000) else half

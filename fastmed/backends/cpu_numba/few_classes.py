@@ -22,6 +22,7 @@ from .tiles import (
     TILE,
     TILES_PER_CHUNK,
     add_class,
+    add_up,
     forget,
     gradient_tile,
     is_apart,
@@ -238,7 +239,7 @@ def _chunk_sums(job: Any, item: int, partials: Any) -> None:
         labels = all_labels[:size]
         a, b, c, d, kept, invalid = _tiles(scratch, labels, input, target, classes, n, v)
         sums[0, INVALID] += invalid
-        weight += float(kept.sum()) if target.has_ignore else float(size)
+        weight += float(add_up(kept)) if target.has_ignore else float(size)
         p_a, p_b, total, margin = results[0, :size], results[1, :size], results[MOST, :size], results[MOST + 1, :size]
         if classes == 2:
             _probabilities_of_two(a, b, labels, kept, p_a, p_b, total, margin)

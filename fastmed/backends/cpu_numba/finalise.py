@@ -86,9 +86,9 @@ def _ratio(sums: Any, loss: Any, weights: Any, gradient: Any) -> float:
     for row in range(rows):
         first, last = (0, samples) if loss[_POOL_BATCH] else (row, row + 1)
         for c in range(first_class, classes):
-            tp = sums[TP, first:last, c].sum()
-            pred = sums[by_pred, first:last, c].sum()
-            target = sums[by_target, first:last, c].sum()
+            tp = pred = target = 0.0
+            for n in range(first, last):
+                tp, pred, target = tp + sums[TP, n, c], pred + sums[by_pred, n, c], target + sums[by_target, n, c]
             denominator = loss[_DENOMINATOR_TP] * tp + loss[_DENOMINATOR_PRED] * pred
             denominator += loss[_DENOMINATOR_TARGET] * target + loss[_SMOOTH_DENOMINATOR]
             if denominator == 0.0:

@@ -21,6 +21,7 @@ from .tiles import (
     TILE,
     TILES_PER_CHUNK,
     add_class,
+    add_up,
     below,
     forget,
     gradient_tile,
@@ -56,15 +57,6 @@ def _exponentials(x: Any, highest: Any, e: Any, total: Any) -> None:
     for i in range(x.size):
         e[i] = exp_non_positive(x[i] - highest[i])
         total[i] += e[i]
-
-
-@reduction
-def _add_up(kept: Any) -> Any:
-    """The number of voxels that are kept."""
-    total = _F(0.0)
-    for i in range(kept.size):
-        total += kept[i]
-    return total
 
 
 @elementwise
@@ -196,7 +188,7 @@ def _chunk_sums(
         if nll:
             _logarithms(total, log_total)
         _reciprocals(total, kept)
-        weight += float(_add_up(kept)) if target.has_ignore else float(size)
+        weight += float(add_up(kept)) if target.has_ignore else float(size)
         for c in range(classes):
             if nll:
                 logit = tile_of(x[c], input, n, c, v)

@@ -215,6 +215,15 @@ def remove(tile: Any, weight: Any) -> None:
         tile[i] = (_F(0.0) if weight[i] == _F(0.0) else tile[i]) + _NOT_MASKED
 
 
+@reduction
+def add_up(kept: Any) -> Any:
+    """The number of voxels that are kept."""
+    total = _F(0.0)
+    for i in range(kept.size):
+        total += kept[i]
+    return total
+
+
 @compiled
 def add_class(sums: Any, tp: Any, pred: Any, pred_sq: Any, target: Any) -> None:
     """Adds the statistics of a class of labels in a tile: a target of 0 and 1 is its own square."""
