@@ -80,7 +80,7 @@ class RegionLoss(ConfiguredLoss):
     """
 
     def __init__(self, terms: Callable[..., list[Term]], needs_target: bool, own: dict[str, Any], **options: Any):
-        if "hard_counts" in options:
+        if options.get("hard_counts") is not None:
             raise TypeError("hard_counts: got it with the options of a loss, allowed is with a call, beside its target")
         # An unknown option is an error here, not at the first batch.
         Options(**options).check()
